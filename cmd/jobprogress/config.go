@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"jobprogress/internal/auth"
+)
+
+// commands is the command line. Every flag is an environment variable too.
+type commands struct {
+	Serve     serveCommand     `cmd:"" help:"Serve the streams."`
+	Install   installCommand   `cmd:"" help:"Attach the triggers and functions to the job table. Can be run again."`
+	Uninstall uninstallCommand `cmd:"" help:"Take away all that install brought."`
+	Token     tokenCommand     `cmd:"" help:"Print a token for an account, to try things out."`
+	Simulate  simulateCommand  `cmd:"" help:"Run jobs of each type against the job table, as a worker would."`
+	Watch     watchCommand     `cmd:"" help:"Show the progress of a job in the terminal."`
+}
+
+// command is one of commands. faults names all that is wrong with its settings, before anything is opened.
+type command interface {
+	faults() []error
+	run(ctx context.Context, stdout, stderr io.Writer) error
+}
+
+// database is where the jobs are.
+type database struct {
+	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"Database with the job table. Without it the PG* variables count."`
+}
+
+// table is which of its tables holds them.
+type table struct {
+	Table string `env:"JOBPROGRESS_TABLE" default:"job" help:"The job table, schema-qualified or found by search_path."`
+}
+
+// tokens is how credentials look.
+type tokens struct {
+	JWTSecret    string `env:"JOBPROGRESS_JWT_SECRET" placeholder:"SECRET" help:"Key of HS256 tokens, 32 bytes or more."`
+	JWTIssuer    string `env:"JOBPROGRESS_JWT_ISSUER" placeholder:"ISS" help:"iss that tokens must have."`
+	JWTAudience  string `env:"JOBPROGRESS_JWT_AUDIENCE" placeholder:"AUD" help:"aud that tokens must have."`
+	AccountClaim string `env:"JOBPROGRESS_ACCOUNT_CLAIM" default:"sub" help:"Claim that holds the account."`
+}
+
+func (t tokens) jwt(cookie string) auth.JWT {
+	return auth.JWT{
+		Secret:   []byte(t.JWTSecret),
+		Cookie:   cookie,
+		Claim:    t.AccountClaim,
+		Issuer:   t.JWTIssuer,
+		Audience: t.JWTAudience,
+	}
+}
+
+// leastSecret is what RFC 7518, section 3.2, asks of a key for HS256, in bytes.
+const leastSecret = 32
+
+// logging is how the log looks.
+type logging struct {
+	LogFormat string `env:"JOBPROGRESS_LOG_FORMAT" default:"text" help:"text or json, on stderr."`
+	LogLevel  string `env:"JOBPROGRESS_LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
+}
+
+func (l logging) faults() []error {
+	var faults []error
+	if l.LogFormat != "text" && l.LogFormat != "json" {
+		faults = append(faults, fault("log-format", "JOBPROGRESS_LOG_FORMAT", "%q is not text or json", l.LogFormat))
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(l.LogLevel)); err != nil {
+		faults = append(faults, fault("log-level", "JOBPROGRESS_LOG_LEVEL", "%q is not debug, info, warn or error", l.LogLevel))
+	}
+	return faults
+}
+
+func (l logging) logger(w io.Writer) *slog.Logger {
+	var options slog.HandlerOptions
+	var level slog.Level
+	level.UnmarshalText([]byte(l.LogLevel)) // checked by faults
+	options.Level = level
+	if l.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, &options))
+	}
+	return slog.New(slog.NewTextHandler(w, &options))
+}
+
+func (d database) faults() []error { return urlFaults(d.DatabaseURL, "database-url", "DATABASE_URL") }
+
+func urlFaults(value, flag, env string) []error {
+	if _, err := pgx.ParseConfig(value); err != nil {
+		return []error{fault(flag, env, "%w", err)}
+	}
+	return nil
+}
+
+// faults of serve.
+func (c *serveCommand) faults() []error {
+	faults := slices.Concat(c.database.faults(), urlFaults(c.ListenDatabaseURL, "listen-database-url", "LISTEN_DATABASE_URL"), c.logging.faults())
+	check := func(ok bool, flag, env, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fault(flag, env, format, args...))
+		}
+	}
+	for _, address := range []struct{ value, flag, env string }{
+		{c.Addr, "addr", "JOBPROGRESS_ADDR"}, {c.AdminAddr, "admin-addr", "JOBPROGRESS_ADMIN_ADDR"},
+	} {
+		_, err := net.ResolveTCPAddr("tcp", address.value)
+		check(err == nil, address.flag, address.env, "%q is not host:port", address.value)
+	}
+	switch {
+	case c.InsecureNoAuth:
+		check(c.JWTSecret == "", "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts JOBPROGRESS_JWT_SECRET: choose one")
+		check(loopback(c.Addr), "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "is refused on %q: only a loopback address may go without authentication", c.Addr)
+	default:
+		check(c.JWTSecret != "", "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens (or, on a loopback address, --insecure-no-auth)")
+	}
+	check((c.TLSCert == "") == (c.TLSKey == ""), "tls-cert", "JOBPROGRESS_TLS_CERT", "goes together with --tls-key (JOBPROGRESS_TLS_KEY)")
+	if c.TLSCert != "" && c.TLSKey != "" {
+		_, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		check(err == nil, "tls-cert", "JOBPROGRESS_TLS_CERT", "%w", err)
+	}
+	for _, origin := range c.AllowedOrigins {
+		check(exactOrigin(origin), "allowed-origins", "JOBPROGRESS_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.com", origin)
+	}
+	for _, d := range []struct {
+		value     time.Duration
+		flag, env string
+	}{
+		{c.PingInterval, "ping-interval", "JOBPROGRESS_PING_INTERVAL"},
+		{c.BackstopInterval, "backstop-interval", "JOBPROGRESS_BACKSTOP_INTERVAL"},
+		{c.WriteTimeout, "write-timeout", "JOBPROGRESS_WRITE_TIMEOUT"},
+		{c.DrainTimeout, "drain-timeout", "JOBPROGRESS_DRAIN_TIMEOUT"},
+	} {
+		check(d.value >= 100*time.Millisecond, d.flag, d.env, "%s is less than 100ms", d.value)
+	}
+	check(c.MaxStreams > 0, "max-streams", "JOBPROGRESS_MAX_STREAMS", "%d is not positive", c.MaxStreams)
+	check(c.MaxStreamsPerAccount > 0, "max-streams-per-account", "JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT", "%d is not positive", c.MaxStreamsPerAccount)
+	return faults
+}
+
+// loopback tells whether an address can only be reached from this machine.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func exactOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && !strings.Contains(s, "*") && s == u.Scheme+"://"+u.Host
+}
+
+// errUsage is wrapped by errors about the settings.
+var errUsage = errors.New("see jobprogress --help")
+
+// fault is something wrong with one setting, by both of its names.
+func fault(flag, env, format string, args ...any) error {
+	return fmt.Errorf("%s (--%s) %w", env, flag, fmt.Errorf(format, args...))
+}

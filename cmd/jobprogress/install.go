@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"jobprogress/internal/store"
+)
+
+type installCommand struct {
+	database
+	table
+	ServiceRole string `env:"JOBPROGRESS_SERVICE_ROLE" placeholder:"ROLE" help:"Role that serve connects as: may read the published state of jobs."`
+	WorkerRole  string `env:"JOBPROGRESS_WORKER_ROLE" placeholder:"ROLE" help:"Role that workers connect as: may call jobprogress.item."`
+	Print       bool   `help:"Print the SQL instead of running it."`
+}
+
+func (c *installCommand) run(ctx context.Context, stdout, _ io.Writer) error {
+	installation := store.Installation{Table: c.Table, ServiceRole: c.ServiceRole, WorkerRole: c.WorkerRole}
+	if c.Print {
+		_, err := io.WriteString(stdout, installation.SQL())
+		return err
+	}
+	if err := store.Install(ctx, c.DatabaseURL, installation); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "jobprogress is attached to table %s\n", c.Table)
+	return nil
+}

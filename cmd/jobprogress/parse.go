@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// parse reads the settings of the command that args name. It returns nil when the help was all that was asked for. An
+// error names all faults at once.
+func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (c command, err error) {
+	var all commands
+	var faults []error
+	exited := errors.New("exited")
+	defer func() {
+		if r := recover(); r != nil && r != exited {
+			panic(r)
+		}
+	}()
+	parser, err := kong.New(&all,
+		kong.Name("jobprogress"),
+		kong.Description("Shows the progress of jobs in a PostgreSQL table in the browser, as it happens."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { panic(exited) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.Resolvers(environment(getenv)),
+		// What can't be read is remembered, not returned: kong would stop at the first.
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), collect(&faults, "a duration like 30s", time.ParseDuration, time.Second)),
+		kong.TypeMapper(reflect.TypeFor[int](), collect(&faults, "a whole number", strconv.Atoi, 1)),
+		kong.TypeMapper(reflect.TypeFor[float64](), collect(&faults, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, 1)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errUsage)
+	}
+	c = parsed.Selected().Target.Addr().Interface().(command)
+	faults = append(faults, c.faults()...)
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("settings:\n%w\n%w", errors.Join(faults...), errUsage)
+	}
+	return c, nil
+}
+
+// environment has kong ask getenv, so that a test can give a program an environment of its own.
+func environment(getenv func(string) string) kong.ResolverFunc {
+	return func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		for _, name := range flag.Envs {
+			if value := getenv(name); value != "" {
+				return value, nil
+			}
+		}
+		return nil, nil
+	}
+}
+
+// collect makes a mapper that notes a value which read refuses, and goes on with stand-in, which no check minds.
+func collect[T any](faults *[]error, want string, read func(string) (T, error), standIn T) kong.MapperFunc {
+	return func(ctx *kong.DecodeContext, target reflect.Value) error {
+		token, err := ctx.Scan.PopValue("value")
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprint(token.Value)
+		value, err := read(text)
+		if err != nil {
+			var env string
+			if envs := ctx.Value.Tag.Envs; len(envs) > 0 {
+				env = envs[0]
+			}
+			*faults = append(*faults, fault(ctx.Value.Name, env, "%q is not %s", text, want))
+			value = standIn
+		}
+		target.Set(reflect.ValueOf(value))
+		return nil
+	}
+}

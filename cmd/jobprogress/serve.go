@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/bus"
+	"jobprogress/internal/httpapi"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/store"
+)
+
+type serveCommand struct {
+	database
+	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" placeholder:"URL" help:"Where to LISTEN: a direct session to the primary, if DATABASE_URL goes through a pooler. Default: DATABASE_URL."`
+
+	Addr      string `env:"JOBPROGRESS_ADDR" default:"127.0.0.1:8080" help:"Address to serve on; port 0 picks one."`
+	AdminAddr string `env:"JOBPROGRESS_ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof/; port 0 picks one."`
+	TLSCert   string `env:"JOBPROGRESS_TLS_CERT" placeholder:"FILE" help:"PEM certificate chain: serve TLS with HTTP/2."`
+	TLSKey    string `env:"JOBPROGRESS_TLS_KEY" placeholder:"FILE" help:"PEM key of the certificate."`
+
+	tokens
+	Cookie         string   `env:"JOBPROGRESS_COOKIE" default:"session" help:"Cookie that holds the token when there is no Authorization header."`
+	InsecureNoAuth bool     `env:"JOBPROGRESS_INSECURE_NO_AUTH" help:"No authentication: everybody sees every job. Loopback addresses only."`
+	AllowedOrigins []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN,…" help:"Foreign origins that may read, exact, comma-separated."`
+
+	PingInterval     time.Duration `env:"JOBPROGRESS_PING_INTERVAL" default:"30s" help:"Between pings on a silent stream."`
+	BackstopInterval time.Duration `env:"JOBPROGRESS_BACKSTOP_INTERVAL" default:"15s" help:"Within this time every watched job is read again, whatever was notified."`
+	WriteTimeout     time.Duration `env:"JOBPROGRESS_WRITE_TIMEOUT" default:"10s" help:"After this time a viewer that does not read is cut off."`
+	DrainTimeout     time.Duration `env:"JOBPROGRESS_DRAIN_TIMEOUT" default:"10s" help:"From SIGTERM to the exit, at most."`
+
+	MaxStreams           int `env:"JOBPROGRESS_MAX_STREAMS" default:"100000" help:"Open streams of this server, at most."`
+	MaxStreamsPerAccount int `env:"JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT" default:"100" help:"Open streams of one account, at most."`
+
+	logging
+}
+
+const (
+	// busConns are the bus's own, so that no request can keep it waiting: one reads, one probes.
+	busConns = 2
+	// requestConns are for the JSON state.
+	requestConns = 4
+	// headerTimeout bounds the time that a client may take to say what it wants.
+	headerTimeout = 10 * time.Second
+	// idleTimeout ends connections that nobody uses.
+	idleTimeout = 2 * time.Minute
+	// maxHeader bounds the size of a request, in bytes.
+	maxHeader = 32 << 10
+)
+
+func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
+	log := c.logger(stderr)
+	if c.InsecureNoAuth {
+		log.Warn("authentication is off: everybody who reaches this server sees every job", "addr", c.Addr)
+	} else if len(c.JWTSecret) < leastSecret {
+		log.Warn("the JWT secret is short: HS256 asks for 32 bytes or more", "bytes", len(c.JWTSecret))
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	busStore, err := store.Open(c.DatabaseURL, busConns)
+	if err != nil {
+		return err
+	}
+	defer busStore.Close()
+	requestStore, err := store.Open(c.DatabaseURL, requestConns)
+	if err != nil {
+		return err
+	}
+	defer requestStore.Close()
+
+	h := hub.New(registry)
+	listenURL := c.ListenDatabaseURL
+	if listenURL == "" {
+		listenURL = c.DatabaseURL
+	}
+	b := bus.New(bus.Config{
+		ListenURL:        listenURL,
+		Store:            busStore,
+		Hub:              h,
+		BackstopInterval: c.BackstopInterval,
+		Log:              log,
+		Registry:         registry,
+	})
+	api := httpapi.New(httpapi.Config{
+		Hub:                  h,
+		Jobs:                 requestStore,
+		Auth:                 c.authenticator(),
+		AllowedOrigins:       c.AllowedOrigins,
+		PingInterval:         c.PingInterval,
+		WriteTimeout:         c.WriteTimeout,
+		MaxStreams:           c.MaxStreams,
+		MaxStreamsPerAccount: c.MaxStreamsPerAccount,
+		Log:                  log,
+		Registry:             registry,
+	})
+	handler, err := api.Handler()
+	if err != nil {
+		return err
+	}
+
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", c.Addr, err)
+	}
+	defer listener.Close()
+	adminListener, err := net.Listen("tcp", c.AdminAddr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", c.AdminAddr, err)
+	}
+	defer adminListener.Close()
+	public, admin := c.server(handler, log), c.server(api.Admin(), log)
+	log.Info("serving", "addr", c.url(listener), "admin", "http://"+adminListener.Addr().String())
+
+	g, failed := errgroup.WithContext(context.Background())
+	busContext, stopBus := context.WithCancel(context.Background())
+	defer stopBus()
+	g.Go(func() error { return b.Run(busContext) })
+	g.Go(func() error { return serve(admin.Serve(adminListener)) })
+	g.Go(func() error {
+		if c.TLSCert != "" {
+			return serve(public.ServeTLS(listener, c.TLSCert, c.TLSKey))
+		}
+		return serve(public.Serve(listener))
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		// The streams go first, while the bus still feeds them and the listener still says that we are leaving; then
+		// the rest of the requests; the bus and what an operator looks at go last.
+		log.Info("stopping")
+		stopping, cancel := context.WithTimeout(context.Background(), c.DrainTimeout*8/10)
+		defer cancel()
+		api.Drain(stopping, c.DrainTimeout*6/10)
+		if public.Shutdown(stopping) != nil {
+			public.Close()
+		}
+		stopBus()
+		admin.Close()
+		log.Info("stopped")
+		return nil
+	})
+	return g.Wait()
+}
+
+// serve makes nothing of the error that a server returns when it was told to stop.
+func serve(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve: %w", err)
+}
+
+func (c *serveCommand) authenticator() httpapi.Authenticator {
+	if c.InsecureNoAuth {
+		return auth.None{}
+	}
+	return c.jwt(c.Cookie)
+}
+
+// server has no WriteTimeout: it would end every stream. Streams set a deadline for each write.
+func (c *serveCommand) server(handler http.Handler, log *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		Protocols:         protocols,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (c *serveCommand) url(l net.Listener) string {
+	if c.TLSCert != "" {
+		return "https://" + l.Addr().String()
+	}
+	return "http://" + l.Addr().String()
+}

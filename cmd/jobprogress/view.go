@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"jobprogress/internal/job"
+)
+
+// plain prints a line for each event: for pipes and logs.
+type plain struct{ w io.Writer }
+
+func (p plain) show(e event) {
+	switch e.Type {
+	case "progress":
+		fmt.Fprintf(p.w, "progress %d/%d succeeded %d failed %d\n", e.Done, e.Total, e.Succeeded, e.Failed)
+	case "status":
+		fmt.Fprintf(p.w, "status %s\n", e.Status)
+	case "error":
+		fmt.Fprintf(p.w, "error %s\n", printable(e.Message))
+	case "item":
+		fmt.Fprintf(p.w, "%s %s %s %s\n", printable(e.Kind), printable(e.ItemID), e.Status, printable(e.Label))
+	}
+}
+
+func (p plain) close() {}
+
+// printable keeps what comes from outside from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// bar draws the job as a live bar with the items in progress below it.
+type bar struct {
+	progress *mpb.Progress
+	bar      *mpb.Bar
+
+	mu      sync.Mutex
+	counts  job.Progress
+	status  string
+	message string
+	current []event // items in progress, the newest last
+}
+
+// mostItems is how many of the items in progress are drawn.
+const mostItems = 4
+
+func newBar(w *os.File, id string) *bar {
+	b := &bar{progress: mpb.New(mpb.WithOutput(w), mpb.WithWidth(60)), status: "connecting"}
+	b.bar = b.progress.AddBar(0,
+		mpb.PrependDecorators(
+			decor.Name(id[:8]+" "),
+			decor.Any(func(decor.Statistics) string { return b.text().status }, decor.WC{W: 11, C: decor.DindentRight}),
+		),
+		mpb.AppendDecorators(
+			decor.CountersNoUnit("%d/%d"),
+			decor.Any(func(decor.Statistics) string {
+				if failed := b.text().counts.Failed; failed > 0 {
+					return fmt.Sprintf(", %d failed", failed)
+				}
+				return ""
+			}),
+		),
+		mpb.BarExtender(mpb.BarFillerFunc(func(w io.Writer, _ decor.Statistics) error {
+			for _, item := range b.text().current {
+				fmt.Fprintf(w, "  %s %s\n", printable(item.Kind), printable(item.Label))
+			}
+			return nil
+		}), false),
+	)
+	return b
+}
+
+// text copies what the decorators draw from.
+func (b *bar) text() (t struct {
+	counts  job.Progress
+	status  string
+	current []event
+}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t.counts, t.status, t.current = b.counts, b.status, append(t.current, b.current...)
+	return t
+}
+
+func (b *bar) show(e event) {
+	b.mu.Lock()
+	switch e.Type {
+	case "progress":
+		b.counts = e.Progress
+	case "status":
+		b.status = e.Status
+	case "error":
+		b.message = e.Message
+	case "item":
+		b.item(e)
+	}
+	counts := b.counts
+	b.mu.Unlock()
+	b.bar.SetTotal(counts.Total, false)
+	b.bar.SetCurrent(min(counts.Done, counts.Total))
+}
+
+func (b *bar) item(e event) {
+	for i, item := range b.current {
+		if item.ItemID == e.ItemID {
+			b.current = append(b.current[:i], b.current[i+1:]...)
+			break
+		}
+	}
+	if e.Status == "in_progress" {
+		b.current = append(b.current, e)
+	}
+	if len(b.current) > mostItems {
+		b.current = b.current[1:]
+	}
+}
+
+func (b *bar) close() {
+	b.mu.Lock()
+	b.current = nil
+	message := b.message
+	b.mu.Unlock()
+	b.bar.Abort(false)
+	b.progress.Wait()
+	if message != "" {
+		fmt.Fprintln(os.Stderr, printable(message))
+	}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/tmaxmax/go-sse"
+	"golang.org/x/term"
+
+	"jobprogress/internal/job"
+)
+
+type watchCommand struct {
+	ID    string `arg:"" help:"The job's id."`
+	URL   string `name:"url" env:"JOBPROGRESS_URL" default:"http://127.0.0.1:8080" help:"Where jobprogress serves."`
+	Token string `env:"JOBPROGRESS_TOKEN" help:"Token of the job's account, as jobprogress token prints it."`
+}
+
+func (c *watchCommand) faults() []error {
+	var faults []error
+	if _, err := job.ParseID(c.ID); err != nil {
+		faults = append(faults, err)
+	}
+	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		faults = append(faults, fault("url", "JOBPROGRESS_URL", "%q is not like https://app.example.com", c.URL))
+	}
+	return faults
+}
+
+// event is any of a stream's events.
+type event struct {
+	Type string `json:"type"`
+	job.Progress
+	Status  string `json:"status"`
+	Message string `json:"message"`
+	ItemID  string `json:"itemId"`
+	Kind    string `json:"itemKind"`
+	Label   string `json:"label"`
+}
+
+// view shows events to a person.
+type view interface {
+	show(event)
+	close()
+}
+
+func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error {
+	var v view = plain{stdout}
+	if file, ok := stdout.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		v = newBar(file, c.ID)
+	}
+	defer v.close()
+
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+"/api/jobs/"+c.ID+"/progress", nil)
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	if c.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	client := sse.Client{ResponseValidator: validate}
+	connection := client.NewConnection(request)
+	var ended error
+	var message string
+	connection.SubscribeMessages(func(received sse.Event) {
+		var e event
+		if json.Unmarshal([]byte(received.Data), &e) != nil {
+			return // of a kind that this version does not know
+		}
+		v.show(e)
+		switch {
+		case e.Type == "error":
+			message = e.Message
+		case e.Type == "status" && job.Status(e.Status).Terminal():
+			if e.Status == string(job.Failed) {
+				ended = fmt.Errorf("job failed: %s", message)
+			}
+			done()
+		}
+	})
+	err = connection.Connect()
+	if ctx.Err() != nil {
+		return ended
+	}
+	var refused refusal
+	if errors.As(err, &refused) {
+		return refused
+	}
+	return fmt.Errorf("watch job %s: %w", c.ID, err)
+}
+
+// refusal is an answer that no retry changes.
+type refusal struct{ reason string }
+
+func (r refusal) Error() string { return r.reason }
+
+// validate tells a stream from a refusal, and those worth another try from the rest.
+func validate(response *http.Response) error {
+	switch {
+	case response.StatusCode == http.StatusOK:
+		return sse.DefaultValidator(response)
+	case response.StatusCode >= http.StatusInternalServerError:
+		return temporary{response.Status}
+	}
+	var problem struct{ Detail string }
+	json.NewDecoder(response.Body).Decode(&problem)
+	return refusal{strings.TrimSpace(response.Status + ": " + problem.Detail)}
+}
+
+// temporary has the client try again.
+type temporary struct{ status string }
+
+func (t temporary) Error() string   { return t.status }
+func (t temporary) Temporary() bool { return true }

@@ -1,0 +1,116 @@
+// Package bus is the PostgreSQL end of the flow. It listens, decodes what is notified and hands it to the hub; it
+// proves to itself that it hears; and it reads the rows that the hub asks for. Everything that repairs is that one
+// read: a first watcher, a new LISTEN, the slow backstop.
+package bus
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"jobprogress/internal/hub"
+	"jobprogress/internal/store"
+)
+
+// Channel is the one that the triggers notify.
+const Channel = "jobprogress"
+
+// Config is what a Bus needs. All fields are required.
+type Config struct {
+	ListenURL        string        // of a direct session to the primary
+	Store            *store.Store  // a pool of its own with two connections: one reads, one probes
+	Hub              *hub.Hub      // is fed by this bus alone
+	BackstopInterval time.Duration // within which every topic is read again
+	Log              *slog.Logger
+	Registry         prometheus.Registerer
+}
+
+// Bus connects one database to one hub.
+type Bus struct {
+	Config
+	metrics metrics
+
+	attempts int                         // to listen
+	backoff  *backoff.ExponentialBackOff // between them
+	proven   atomic.Bool                 // since the last of them
+
+	garbage, troubled, unread rate.Sometimes // lines of the log that could be many
+
+	listening chan struct{} // holds a token when a LISTEN is new
+	echo      chan string   // probes that came back
+	mu        sync.Mutex
+	session   net.Conn // the one that listens, or nil
+}
+
+// New makes a Bus. It does nothing before Run.
+func New(c Config) *Bus {
+	return &Bus{
+		Config:  c,
+		metrics: newMetrics(c.Registry, c.Hub),
+		// A database that is back is heard again within 2.25 s, also after a long time away.
+		backoff: &backoff.ExponentialBackOff{
+			InitialInterval:     100 * time.Millisecond,
+			RandomizationFactor: 0.5,
+			Multiplier:          2,
+			MaxInterval:         1500 * time.Millisecond,
+		},
+		garbage:   rate.Sometimes{Interval: time.Minute},
+		troubled:  rate.Sometimes{Interval: time.Minute},
+		unread:    rate.Sometimes{Interval: time.Minute},
+		listening: make(chan struct{}, 1),
+		echo:      make(chan string, 1),
+	}
+}
+
+// Run works until ctx ends, whatever becomes of the database meanwhile. It returns nil.
+func (b *Bus) Run(ctx context.Context) error {
+	defer b.Hub.SetLive(false)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { b.listen(ctx); return nil })
+	g.Go(func() error { b.probe(ctx); return nil })
+	g.Go(func() error { b.read(ctx); return nil })
+	return g.Wait()
+}
+
+// live is said by the probe, and degraded by whoever notices first. Each change is one line of the log; failures in
+// between are told once a minute.
+func (b *Bus) live() {
+	b.proven.Store(true)
+	if live, _ := b.Hub.Live(); !live {
+		b.Hub.SetLive(true)
+		b.Log.Info("bus live", "channel", Channel)
+	}
+}
+
+func (b *Bus) degraded(err error) {
+	if live, _ := b.Hub.Live(); live {
+		b.Hub.SetLive(false)
+		b.Log.Warn("bus degraded", "error", err)
+		return
+	}
+	b.troubled.Do(func() { b.Log.Warn("bus not live", "error", err) })
+}
+
+// sleep waits for d or the end of ctx, and tells whether it was d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// jitter returns between four fifths of d and d, so that replicas started together do not stay together.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/5+1) }

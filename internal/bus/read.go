@@ -1,0 +1,59 @@
+package bus
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// readTimeout bounds one read of many rows by primary key, also from a host that does not answer.
+	readTimeout = 5 * time.Second
+	// readLimit is how many jobs one statement reads, so that a first watcher does not wait for a whole backstop.
+	readLimit = 1000
+	// readPause is the wait after a read that failed, at most. Together with the listener's backoff it keeps within
+	// the three seconds in which streams are right again.
+	readPause = 500 * time.Millisecond
+)
+
+// read reads what the hub wants, one statement after another: a later one sees all that an earlier one saw, which is
+// what the hub relies on. The backstop makes the hub want everything.
+func (b *Bus) read(ctx context.Context) {
+	backstop := time.NewTimer(jitter(b.BackstopInterval))
+	defer backstop.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-backstop.C:
+			b.Hub.Sweep()
+			backstop.Reset(jitter(b.BackstopInterval))
+		case <-b.Hub.Wanted():
+		}
+		for b.readSome(ctx) {
+		}
+	}
+}
+
+// readSome reads a statement's worth of jobs and tells whether there was anything to read.
+func (b *Bus) readSome(ctx context.Context) bool {
+	ids, epoch := b.Hub.Take(readLimit)
+	if len(ids) == 0 {
+		return false
+	}
+	reading, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	start := time.Now()
+	snapshots, err := b.Store.Snapshot(reading, ids)
+	b.metrics.reads.Observe(time.Since(start).Seconds())
+	if err != nil {
+		b.Hub.Fail(ids, err)
+		if ctx.Err() != nil {
+			return false
+		}
+		b.metrics.readsFailed.Inc()
+		b.unread.Do(func() { b.Log.Warn("jobs not read", "jobs", len(ids), "error", err) })
+		return sleep(ctx, jitter(readPause))
+	}
+	b.Hub.Settle(epoch, snapshots)
+	return true
+}

@@ -1,0 +1,49 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+)
+
+// getHealth says that the process serves.
+func (a *API) getHealth(w http.ResponseWriter, _ *http.Request) error {
+	return say(w, "ok\n")
+}
+
+// getReadiness says that the server is worth sending viewers to: the bus has proven that it hears, and no stop is
+// near.
+func (a *API) getReadiness(w http.ResponseWriter, _ *http.Request) error {
+	select {
+	case <-a.draining:
+		return errDraining
+	default:
+	}
+	if live, _ := a.Hub.Live(); !live {
+		return errDatabaseUnavailable
+	}
+	return say(w, "ready\n")
+}
+
+func say(w http.ResponseWriter, text string) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	io.WriteString(w, text)
+	return nil
+}
+
+// Drain turns readiness off, refuses new streams, and has each open one end at a moment of its own within spread, so
+// that viewers come back elsewhere one after another. It returns when none is open, or with the error of ctx.
+func (a *API) Drain(ctx context.Context, spread time.Duration) error {
+	a.drain.Do(func() {
+		a.spread = spread
+		close(a.draining)
+	})
+	select {
+	case <-a.limits.idle():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,97 @@
+package httpapi
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"jobprogress/internal/auth"
+)
+
+// limits counts the open streams.
+type limits struct {
+	max, maxPerAccount int
+
+	mu       sync.Mutex
+	open     int
+	accounts map[string]int // none is 0
+	empty    chan struct{}  // closed when open becomes 0; nil when nobody asked
+}
+
+func newLimits(max, maxPerAccount int) *limits {
+	return &limits{max: max, maxPerAccount: maxPerAccount, accounts: make(map[string]int)}
+}
+
+// acquire takes a place for a stream, or fails with errOverCapacity or errTooManyStreams. release gives it back.
+func (l *limits) acquire(v auth.Viewer) (release func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= l.max {
+		return nil, errOverCapacity
+	}
+	if !v.Anyone && l.accounts[v.Account] >= l.maxPerAccount {
+		return nil, errTooManyStreams
+	}
+	l.open++
+	l.accounts[v.Account]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.open--
+		if l.accounts[v.Account]--; l.accounts[v.Account] == 0 {
+			delete(l.accounts, v.Account)
+		}
+		if l.open == 0 && l.empty != nil {
+			close(l.empty)
+			l.empty = nil
+		}
+	}, nil
+}
+
+// idle is closed as soon as no stream is open.
+func (l *limits) idle() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.empty == nil {
+		l.empty = make(chan struct{})
+	}
+	empty := l.empty
+	if l.open == 0 {
+		close(l.empty)
+		l.empty = nil
+	}
+	return empty
+}
+
+const (
+	// returnRate is how many of those turned away may come back in a second.
+	returnRate = 200
+	// leastSpread and mostSpread bound the time over which they come back.
+	leastSpread = 2 * time.Second
+	mostSpread  = time.Minute
+	// crowdPeriod is how long a refusal counts, at least; at most twice as long.
+	crowdPeriod = 10 * time.Second
+)
+
+// crowd spreads the return of those turned away: the more of them there are, the longer each waits.
+type crowd struct {
+	mu            sync.Mutex
+	now, previous int // refusals of this period and of the one before
+	since         time.Time
+}
+
+// wait counts a refusal and says how long its client is to stay away.
+func (c *crowd) wait() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age := time.Since(c.since); age >= crowdPeriod {
+		c.previous, c.now = c.now, 0
+		if age >= 2*crowdPeriod {
+			c.previous = 0
+		}
+		c.since = time.Now()
+	}
+	c.now++
+	spread := time.Duration(c.now+c.previous) * time.Second / returnRate
+	return time.Second + rand.N(min(max(spread, leastSpread), mostSpread))
+}

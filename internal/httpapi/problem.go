@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/sse"
+)
+
+// problem is an error as a client sees it (RFC 9457).
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+}
+
+func (p problem) Error() string { return p.Code + ": " + p.Detail }
+
+func newProblem(status int, code, detail string) problem {
+	return problem{"about:blank", http.StatusText(status), status, code, detail}
+}
+
+// temporary tells whether it is worth coming back.
+func (p problem) temporary() bool {
+	return p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable
+}
+
+// All that a client can be told. The codes are stable.
+var (
+	errInvalidJobID        = newProblem(http.StatusBadRequest, "invalid_job_id", "A job id is a UUID of 36 characters: 8-4-4-4-12 hexadecimal digits.")
+	errUnauthenticated     = newProblem(http.StatusUnauthorized, "unauthenticated", "Send a valid token as Authorization: Bearer, or in the session cookie.")
+	errOriginNotAllowed    = newProblem(http.StatusForbidden, "origin_not_allowed", "This origin may not read from here. The operator can add it to JOBPROGRESS_ALLOWED_ORIGINS.")
+	errJobNotFound         = newProblem(http.StatusNotFound, "job_not_found", "There is no such job, or it is not yours.")
+	errNoRoute             = newProblem(http.StatusNotFound, "not_found", "There is nothing here. Jobs are at /api/jobs/{id} and /api/jobs/{id}/progress.")
+	errMethodNotAllowed    = newProblem(http.StatusMethodNotAllowed, "method_not_allowed", "The Allow header says what can be done here.")
+	errTooManyStreams      = newProblem(http.StatusTooManyRequests, "too_many_streams", "This account has too many streams open.")
+	errOverCapacity        = newProblem(http.StatusServiceUnavailable, "over_capacity", "This server has too many streams open.")
+	errDraining            = newProblem(http.StatusServiceUnavailable, "draining", "This server is about to stop.")
+	errDatabaseUnavailable = newProblem(http.StatusServiceUnavailable, "database_unavailable", "The job can't be read now.")
+	errInternal            = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here. The server's log says what.")
+)
+
+// asProblem is where errors become statuses.
+func asProblem(err error) problem {
+	if p, ok := errors.AsType[problem](err); ok {
+		return p
+	}
+	switch {
+	case errors.Is(err, auth.ErrMissing), errors.Is(err, auth.ErrInvalid):
+		return errUnauthenticated
+	case errors.Is(err, hub.ErrNotFound):
+		return errJobNotFound
+	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return errDatabaseUnavailable
+	}
+	return errInternal
+}
+
+// handle serves requests of the methods, and turns the error of h into the answer.
+func (a *API) handle(h func(http.ResponseWriter, *http.Request) error, methods ...string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if methods != nil && !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			a.refuse(w, r, errMethodNotAllowed)
+			return
+		}
+		err := h(w, r)
+		if err == nil || r.Context().Err() != nil {
+			return
+		}
+		a.refuse(w, r, err)
+	})
+}
+
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	p := asProblem(err)
+	a.metrics.refused.WithLabelValues(p.Code).Inc()
+	if p == errInternal {
+		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
+	}
+	header := w.Header()
+	if p.temporary() {
+		wait := a.crowd.wait()
+		if acceptsStream(r) {
+			// EventSource gives up for ever on any status but 200.
+			header.Set("Content-Type", sse.ContentType)
+			header.Set("Cache-Control", "no-store")
+			b := sse.AppendRetry(nil, wait)
+			w.Write(sse.AppendComment(b, p.Code))
+			return
+		}
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+	}
+	if p == errUnauthenticated {
+		challenge := `Bearer realm="jobprogress"`
+		if errors.Is(err, auth.ErrInvalid) {
+			challenge += `, error="invalid_token"`
+		}
+		header.Set("WWW-Authenticate", challenge)
+	}
+	header.Set("Content-Type", "application/problem+json")
+	header.Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(p)
+}
+
+// acceptsStream tells whether the client asks for a stream by name, as EventSource does.
+func acceptsStream(r *http.Request) bool {
+	for _, header := range r.Header.Values("Accept") {
+		for accepted := range strings.SplitSeq(header, ",") {
+			if media, _, err := mime.ParseMediaType(accepted); err == nil && media == sse.ContentType {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,89 @@
+// Package httpapi is what browsers and operators reach: the stream, the JSON state, health and metrics. It stands
+// between the hub and the network, and knows no database.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+)
+
+// Config is what an API needs. AllowedOrigins may be empty, all other fields are required.
+type Config struct {
+	Hub  *hub.Hub
+	Jobs Reader
+	Auth Authenticator
+
+	AllowedOrigins       []string      // foreign origins, exact, that may read
+	PingInterval         time.Duration // between pings on a silent stream
+	WriteTimeout         time.Duration // after which a viewer that does not read is cut off
+	MaxStreams           int
+	MaxStreamsPerAccount int
+
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+}
+
+// Reader reads rows for the JSON state: one Snapshot for each id.
+type Reader interface {
+	Snapshot(ctx context.Context, ids []job.ID) ([]job.Snapshot, error)
+}
+
+// Authenticator tells who sends a request. Its errors wrap auth.ErrMissing or auth.ErrInvalid.
+type Authenticator interface {
+	Authenticate(r *http.Request) (auth.Viewer, error)
+}
+
+// API serves a hub over HTTP.
+type API struct {
+	Config
+	metrics  metrics
+	limits   *limits
+	crowd    crowd
+	draining chan struct{} // closed by Drain
+	drain    sync.Once
+	spread   time.Duration // over which Drain ends the streams
+}
+
+// New makes an API.
+func New(c Config) *API {
+	return &API{
+		Config:   c,
+		metrics:  newMetrics(c.Registry),
+		limits:   newLimits(c.MaxStreams, c.MaxStreamsPerAccount),
+		draining: make(chan struct{}),
+	}
+}
+
+// Handler is the public surface, all of it.
+func (a *API) Handler() (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.Handle("/api/jobs/{id}/progress", a.handle(a.getProgress, http.MethodGet))
+	mux.Handle("/api/jobs/{id}", a.handle(a.getJob, http.MethodGet, http.MethodHead))
+	mux.Handle("/healthz", a.handle(a.getHealth, http.MethodGet, http.MethodHead))
+	mux.Handle("/readyz", a.handle(a.getReadiness, http.MethodGet, http.MethodHead))
+	mux.Handle("/", a.handle(func(http.ResponseWriter, *http.Request) error { return errNoRoute }))
+	return a.checkOrigin(mux)
+}
+
+// Admin is the operator's surface.
+func (a *API) Admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{Registry: a.Registry}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}

@@ -1,0 +1,49 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+)
+
+// readTimeout bounds a read of one row, also while the database does not answer.
+const readTimeout = 5 * time.Second
+
+// getJob answers with the present state of a job as JSON.
+func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
+	viewer, err := a.Auth.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	id, err := job.ParseID(r.PathValue("id"))
+	if err != nil {
+		return errInvalidJobID
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	rows, err := a.Jobs.Snapshot(ctx, []job.ID{id})
+	if err != nil {
+		return fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
+	}
+	if len(rows) != 1 || !rows[0].Found || !viewer.Owns(rows[0].State.Account) {
+		return errJobNotFound
+	}
+	body, err := json.Marshal(rows[0])
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(body)
+	w.Header().Set("ETag", `"`+base64.RawURLEncoding.EncodeToString(digest[:12])+`"`)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "private, no-cache")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
+	return nil
+}

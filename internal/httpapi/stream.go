@@ -1,0 +1,174 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+	"jobprogress/internal/sse"
+)
+
+// getProgress answers with the stream of a job: what it is now, then what changes, until it ends.
+func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
+	viewer, err := a.Auth.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	id, err := job.ParseID(r.PathValue("id"))
+	if err != nil {
+		return errInvalidJobID
+	}
+	select {
+	case <-a.draining:
+		return errDraining
+	default:
+	}
+	release, err := a.limits.acquire(viewer)
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	watcher, err := a.Hub.Watch(ctx, id)
+	cancel()
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	if !viewer.Owns(watcher.Account()) {
+		return errJobNotFound
+	}
+	lastEventID := lastEventID(r)
+	if watcher.Seen(lastEventID) {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+
+	header := w.Header()
+	header.Set("Content-Type", sse.ContentType)
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+	s := &stream{
+		api:     a,
+		writer:  writer{w: w, rc: http.NewResponseController(w), timeout: a.WriteTimeout, metrics: a.metrics},
+		watcher: watcher,
+		viewer:  viewer,
+		cursor:  watcher.Cursor(lastEventID),
+		named:   r.URL.Query().Get("heartbeat") == "1",
+		live:    true,
+	}
+	a.metrics.opened.Inc()
+	a.metrics.open.Inc()
+	defer a.metrics.open.Dec()
+	a.metrics.ended.WithLabelValues(s.run(r.Context())).Inc()
+	return nil
+}
+
+// lastEventID is what EventSource sends when it comes back. A page that makes a new EventSource can only say it in
+// the URL.
+func lastEventID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	return r.URL.Query().Get("lastEventId")
+}
+
+// Why a stream ended, as the metrics name it.
+const (
+	endFinal      = "final"       // the job completed or failed
+	endGone       = "gone"        // the job was deleted
+	endNotOwner   = "not_owner"   // the job is another account's now
+	endExpired    = "expired"     // the credentials ended
+	endDrained    = "drained"     // the server stops
+	endClient     = "client"      // the viewer went away
+	endWriteError = "write_error" // the viewer does not read, or went away unseen
+)
+
+var ends = []string{endFinal, endGone, endNotOwner, endExpired, endDrained, endClient, endWriteError}
+
+// stream is one viewer of one job.
+type stream struct {
+	api     *API
+	writer  writer
+	watcher *hub.Watcher
+	viewer  auth.Viewer
+	cursor  uint64
+	named   bool // wants named events: heartbeat and bus
+	live    bool // what it was told of the bus; silence means live
+}
+
+// retryLeast and retrySpread bound the time after which a viewer comes back that was cut off.
+const (
+	retryLeast  = time.Second
+	retrySpread = 2 * time.Second
+)
+
+// run writes all that is newer than the cursor and sleeps until there is more. It returns why it ended.
+func (s *stream) run(ctx context.Context) string {
+	ping := time.NewTimer(s.api.PingInterval)
+	defer ping.Stop()
+	var expired, drained <-chan time.Time
+	if !s.viewer.Expires.IsZero() {
+		timer := time.NewTimer(time.Until(s.viewer.Expires))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	draining := s.api.draining
+
+	s.writer.retry(retryLeast + rand.N(retrySpread))
+	for first := true; ; first = false {
+		batch := s.watcher.Changes(s.cursor)
+		if !s.viewer.Owns(batch.Account) {
+			return endNotOwner
+		}
+		live, liveChanged := s.api.Hub.Live()
+		if s.named && live != s.live {
+			s.writer.bus(live)
+			s.live = live
+		}
+		s.writer.frames(batch.Frames, first) // after all else: nothing follows a final frame
+		s.cursor = batch.Cursor
+		if wrote, err := s.writer.flush(); err != nil {
+			return whyNot(ctx)
+		} else if wrote {
+			ping.Reset(s.api.PingInterval)
+		}
+		switch batch.End {
+		case hub.Final:
+			return endFinal
+		case hub.Gone:
+			return endGone
+		}
+
+		select {
+		case <-batch.Changed:
+		case <-liveChanged:
+		case <-ping.C:
+			s.writer.ping(s.named)
+		case <-draining:
+			draining = nil
+			timer := time.NewTimer(rand.N(s.api.spread + 1))
+			defer timer.Stop()
+			drained = timer.C
+		case <-drained:
+			return endDrained
+		case <-expired:
+			return endExpired
+		case <-ctx.Done():
+			return endClient
+		}
+	}
+}
+
+func whyNot(ctx context.Context) string {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return endClient
+	}
+	return endWriteError
+}

@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"jobprogress/internal/hub"
+	"jobprogress/internal/sse"
+)
+
+// writer gathers what a stream has to say and writes it at once.
+type writer struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration // of a write
+	metrics metrics
+
+	buffer []byte
+	fresh  []hub.Frame // the frames in the buffer that tell of a change
+	count  int         // all frames in the buffer
+}
+
+// keepBuffer is the size up to which a stream keeps its buffer between writes: a few frames. A first batch with
+// hundreds of items must not stay in memory for each viewer.
+const keepBuffer = 4096
+
+func (w *writer) retry(wait time.Duration) { w.buffer = sse.AppendRetry(w.buffer, wait) }
+
+// frames gathers frames. What a viewer missed is no measure of how fast it is told what happens.
+func (w *writer) frames(frames []hub.Frame, missed bool) {
+	for _, f := range frames {
+		w.buffer = append(sse.AppendID(w.buffer, f.ID), f.Data...)
+	}
+	w.count = len(frames)
+	if !missed {
+		w.fresh = frames
+	}
+}
+
+func (w *writer) ping(named bool) {
+	w.buffer = sse.AppendComment(w.buffer, "ping")
+	if named {
+		w.buffer = sse.AppendNamed(w.buffer, "heartbeat", "{}")
+	}
+}
+
+func (w *writer) bus(live bool) {
+	state := `{"state":"degraded"}`
+	if live {
+		state = `{"state":"recovered"}`
+	}
+	w.buffer = sse.AppendNamed(w.buffer, "bus", state)
+}
+
+// flush writes the buffer, if there is anything in it, and tells whether there was.
+func (w *writer) flush() (wrote bool, err error) {
+	if len(w.buffer) == 0 {
+		return false, nil
+	}
+	// The deadline is for this write only: HTTP/2 ends a silent stream when one passes.
+	if err := w.rc.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+		return false, err
+	}
+	n, err := w.w.Write(w.buffer)
+	if err == nil {
+		err = w.rc.Flush()
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := w.rc.SetWriteDeadline(time.Time{}); err != nil {
+		return false, err
+	}
+	w.metrics.wrote(n, w.count, w.fresh)
+	w.count, w.fresh = 0, nil
+	if w.buffer = w.buffer[:0]; cap(w.buffer) > keepBuffer {
+		w.buffer = nil
+	}
+	return true, nil
+}

@@ -1,0 +1,129 @@
+package hub
+
+import (
+	"fmt"
+	"time"
+
+	"jobprogress/internal/job"
+)
+
+// What became of a notice, as the metrics name it.
+const (
+	Applied   = ""
+	Unwatched = "unwatched" // nobody watches the job
+	Stale     = "stale"     // the row was read after the notice's transaction had committed
+)
+
+// Apply takes a notice about a job into its topic and says what became of it. Notices come in the order in which
+// their transactions committed.
+func (h *Hub) Apply(n job.Notice) string {
+	h.mu.Lock()
+	t := h.topics[n.Job]
+	h.mu.Unlock()
+	if t == nil {
+		return Unwatched
+	}
+	switch n.Kind {
+	case job.KindItem:
+		t.applyItem(n)
+	case job.KindState:
+		if t.applyState(n) {
+			return Stale
+		}
+	case job.KindRow:
+		h.reread(t)
+	}
+	return Applied
+}
+
+func (h *Hub) reread(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.topics[t.id] == t {
+		h.want(t)
+	}
+}
+
+// Relisten begins a new epoch: a new LISTEN has committed, and what was notified before it is lost. Transaction ids
+// are forgotten, they may be another server's, and every topic is to be read.
+func (h *Hub) Relisten() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch++
+	for _, t := range h.topics {
+		t.unsettle()
+		h.want(t)
+	}
+}
+
+// Wanted holds a token when there is something to Take.
+func (h *Hub) Wanted() <-chan struct{} { return h.wake }
+
+// Take hands out at most limit jobs that are to be read now, and the epoch to name to Settle or Fail.
+func (h *Hub) Take(limit int) (ids []job.ID, epoch uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id := range h.wanted {
+		if len(ids) == limit {
+			break
+		}
+		ids = append(ids, id)
+		delete(h.wanted, id)
+	}
+	return ids, h.epoch
+}
+
+// Settle takes in what a read begun after Take has seen. Reads follow one another: one that begins after another has
+// ended sees all that it saw.
+func (h *Hub) Settle(epoch uint64, snapshots []job.Snapshot) {
+	for _, s := range snapshots {
+		h.settle(epoch, s)
+	}
+}
+
+func (h *Hub) settle(epoch uint64, s job.Snapshot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.topics[s.ID]
+	if t == nil || epoch != h.epoch {
+		return // in a new epoch the topic is wanted already
+	}
+	if reread := t.applySnapshot(s); reread {
+		h.want(t)
+		return
+	}
+	t.answer(nil)
+	if !s.Found {
+		h.forget(t) // if the job comes to be, that is a new topic
+	}
+}
+
+// Fail says that the jobs could not be read. Those who wait for one are told so; those who watch one keep what they
+// see, and the job stays wanted.
+func (h *Hub) Fail(ids []job.ID, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range ids {
+		t := h.topics[id]
+		if t == nil {
+			continue
+		}
+		t.answer(fmt.Errorf("%w: %w", ErrUnavailable, err))
+		h.want(t)
+	}
+}
+
+// Sweep has every topic read again, and forgets those that nobody has watched for as long as Linger. It returns how
+// many topics there are.
+func (h *Hub) Sweep() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.topics {
+		if t.watchers == 0 && time.Since(t.idleSince) >= Linger {
+			h.forget(t)
+			continue
+		}
+		h.want(t)
+	}
+	return len(h.topics)
+}

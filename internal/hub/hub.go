@@ -1,0 +1,152 @@
+// Package hub is the picture in memory of every watched job. The bus brings notices and snapshots in, streams take
+// what has changed out; nobody waits for anybody. It knows no database and no HTTP.
+//
+// A topic is one job: its newest state with a version for each part. Locks are taken hub before topic, never the
+// other way round.
+package hub
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"jobprogress/internal/job"
+)
+
+// Linger is how long a topic outlives its last watcher, so that a page that is loaded again finds it warm.
+const Linger = time.Minute
+
+// What Watch fails with.
+var (
+	ErrNotFound    = errors.New("job not found")
+	ErrUnavailable = errors.New("job can't be read now")
+)
+
+// Hub holds the topics. Its methods may be called from any goroutine, Apply and Settle from the bus alone.
+type Hub struct {
+	metrics metrics
+
+	mu      sync.Mutex
+	topics  map[job.ID]*topic
+	wanted  map[job.ID]*topic // to be read
+	wake    chan struct{}     // holds a token while wanted is not empty
+	epoch   uint64            // counts the LISTENs; a read that began in an earlier one proves nothing
+	live    bool              // the bus has proven that it hears
+	changed chan struct{}     // closed when live changes
+}
+
+// New makes an empty hub that registers its metrics with reg.
+func New(reg prometheus.Registerer) *Hub {
+	h := &Hub{
+		topics:  make(map[job.ID]*topic),
+		wanted:  make(map[job.ID]*topic),
+		wake:    make(chan struct{}, 1),
+		changed: make(chan struct{}),
+	}
+	h.metrics = newMetrics(reg, h)
+	return h
+}
+
+// Watch finds the topic of a job, has its row read if nobody watches it yet, and waits for that. Watchers that come
+// together share one read. It fails with ErrNotFound, ErrUnavailable or the error of ctx. The caller closes the
+// Watcher.
+func (h *Hub) Watch(ctx context.Context, id job.ID) (*Watcher, error) {
+	w, awaited := h.join(id)
+	if awaited != nil {
+		var err error
+		select {
+		case <-awaited.done:
+			err = awaited.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err != nil {
+			w.Close()
+			return nil, err
+		}
+	}
+	if !w.topic.found() {
+		w.Close()
+		return nil, ErrNotFound
+	}
+	return w, nil
+}
+
+// read is a read of a row that somebody waits for. err may be looked at once done is closed.
+type read struct {
+	done chan struct{}
+	err  error
+}
+
+func (h *Hub) join(id job.ID) (*Watcher, *read) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.topics[id]
+	if t == nil {
+		t = newTopic(id, h.metrics.encoded)
+		h.topics[id] = t
+	}
+	t.watchers++
+	w := &Watcher{hub: h, topic: t}
+	if h.live && t.current() {
+		return w, nil
+	}
+	if t.awaited == nil {
+		t.awaited = &read{done: make(chan struct{})}
+		h.want(t)
+	}
+	return w, t.awaited
+}
+
+func (h *Hub) leave(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.watchers--
+	if t.watchers > 0 {
+		return
+	}
+	t.idleSince = time.Now()
+	if !t.found() {
+		h.forget(t) // else anybody could fill the memory with ids that are no job's
+	}
+}
+
+// want has the topic read. The caller holds mu.
+func (h *Hub) want(t *topic) {
+	h.wanted[t.id] = t
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops the topic. The caller holds mu.
+func (h *Hub) forget(t *topic) {
+	if h.topics[t.id] == t {
+		delete(h.topics, t.id)
+		delete(h.wanted, t.id)
+	}
+}
+
+// Live tells whether the bus hears the database, and gives a channel that is closed when that changes.
+func (h *Hub) Live() (live bool, changed <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.live, h.changed
+}
+
+// SetLive is called by the bus when it has proven that it hears, and when it no longer can. While it does not, a new
+// watcher's row is always read.
+func (h *Hub) SetLive(live bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.live == live {
+		return
+	}
+	h.live = live
+	close(h.changed)
+	h.changed = make(chan struct{})
+}

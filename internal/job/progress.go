@@ -1,0 +1,49 @@
+package job
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+)
+
+// Progress counts the items of a job. All counts are between 0 and MaxCount.
+type Progress struct {
+	Done      int64 `json:"done"`
+	Total     int64 `json:"total"`
+	Succeeded int64 `json:"succeeded"`
+	Failed    int64 `json:"failed"`
+}
+
+// MaxCount is the largest count: the last integer up to which a browser's numbers are exact.
+const MaxCount = 1<<53 - 1
+
+// ParseProgress reads the progress column. It never fails: whatever is missing, or is no integer from 0 to MaxCount,
+// counts as 0.
+func ParseProgress(column []byte) Progress {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(column, &fields) != nil {
+		return Progress{}
+	}
+	return Progress{
+		Done:      parseCount(fields["done"]),
+		Total:     parseCount(fields["total"]),
+		Succeeded: parseCount(fields["succeeded"]),
+		Failed:    parseCount(fields["failed"]),
+	}
+}
+
+func parseCount(number json.RawMessage) int64 {
+	n, err := strconv.ParseInt(string(number), 10, 64)
+	if err != nil {
+		// 5.0 is the integer 5 to whoever wrote it from a language with one kind of number.
+		f, err := strconv.ParseFloat(string(number), 64)
+		if err != nil || f != math.Trunc(f) || math.Abs(f) > MaxCount {
+			return 0
+		}
+		n = int64(f)
+	}
+	if n < 0 || n > MaxCount {
+		return 0
+	}
+	return n
+}

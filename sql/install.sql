@@ -1,0 +1,260 @@
+-- Attaches jobprogress to a job table. One transaction; can be run again at any time, also to move to another table.
+--
+--   psql -v ON_ERROR_STOP=1 -f install.sql
+--
+-- Settings of the session steer it (PGOPTIONS="-c jobprogress.job_table=app.job" psql …, or set … before \i):
+--   jobprogress.job_table         the job table, schema-qualified or found by search_path; default job
+--   jobprogress.service_role  may call jobprogress.snapshot: the role the service connects as
+--   jobprogress.worker_role   may call jobprogress.item: the role the workers connect as
+begin;
+
+-- A lock request that waits makes every writer wait behind it: rather give up and be run again.
+set local lock_timeout = '5s';
+set local client_min_messages = warning;
+
+do $$
+begin
+  perform pg_advisory_xact_lock(hashtext('jobprogress.install'));
+end $$;
+
+create schema if not exists jobprogress;
+comment on schema jobprogress is 'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
+
+-- The table may be any table of the right columns, so what names it is built here.
+do $install$
+declare
+  table_name text     := coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job');
+  job_table  regclass := to_regclass(table_name);
+  full_name  text;
+  missing    text;
+begin
+  if job_table is null then
+    raise exception 'jobprogress: table "%" does not exist', table_name
+      using hint = 'Name the job table: set jobprogress.job_table = ''schema.table'', or jobprogress install --table.';
+  end if;
+
+  select string_agg(wanted.name, ', ' order by wanted.name) into missing
+  from unnest(array['id', 'account_id', 'type', 'status', 'progress', 'error',
+                    'created_at', 'started_at', 'completed_at', 'updated_at']) as wanted (name)
+  where not exists (
+    select from pg_attribute
+    where attrelid = job_table and attname = wanted.name and attnum > 0 and not attisdropped
+  );
+  if missing is not null then
+    raise exception 'jobprogress: table % has no column %', job_table, missing;
+  end if;
+
+  if row_security_active(job_table) then
+    raise exception 'jobprogress: row-level security hides rows of % from role %', job_table, current_user
+      using hint = 'Install as the owner of the table or as a role with BYPASSRLS: jobprogress.snapshot reads with the rights of the role that installs it.';
+  end if;
+
+  -- Qualified, because the function looks nowhere but in pg_catalog.
+  select format('%I.%I', nspname, relname) into full_name
+  from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+  where pg_class.oid = job_table;
+
+  execute format($create$
+    create or replace function jobprogress.snapshot(job_ids uuid[])
+    returns table (
+      id           uuid,
+      visible      text,
+      found        boolean,
+      account_id   text,
+      type         text,
+      status       text,
+      progress     text,
+      error        text,
+      created_at   timestamptz,
+      started_at   timestamptz,
+      completed_at timestamptz,
+      updated_at   timestamptz
+    )
+    language sql stable security definer rows 100
+    set search_path = pg_catalog, pg_temp
+    as $snapshot$
+      select
+        wanted.id,
+        pg_current_snapshot()::text,
+        job.id is not null,
+        job.account_id::text,
+        job.type::text,
+        left(job.status::text, 64),
+        jsonb_build_object(
+          'done', job.progress -> 'done',
+          'total', job.progress -> 'total',
+          'succeeded', job.progress -> 'succeeded',
+          'failed', job.progress -> 'failed'
+        )::text,
+        -- 1,000 characters are at most 6,000 bytes of JSON, so a notice holds them; the snapshot cuts the same.
+        case when length(job.error) > 1000 then left(job.error, 999) || '…' else job.error end,
+        job.created_at,
+        job.started_at,
+        job.completed_at,
+        job.updated_at
+      from unnest(job_ids) as wanted (id)
+      left join %s as job on job.id = wanted.id
+    $snapshot$
+  $create$, full_name);
+end $install$;
+
+comment on function jobprogress.snapshot(uuid[]) is
+  'The published state of the jobs named, one row each also where there is none, and the transactions it includes (pg_current_snapshot).';
+
+-- The trigger runs at commit, once all that the transaction does to the row is done, so that a notice always
+-- carries a state that is committed with it and never one in between.
+-- The row is read by jobprogress.snapshot: what is notified and what is read can't differ.
+create or replace function jobprogress.notify_job()
+returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job     record;
+  payload text;
+begin
+  select * into job from jobprogress.snapshot(array[old.id]);
+  if job.found then
+    payload := json_build_object(
+      'kind', 'state',
+      'job', job.id,
+      'xid', pg_current_xact_id()::text,
+      'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+      'account', job.account_id,
+      'status', job.status,
+      'progress', job.progress::json,
+      'error', job.error
+    )::text;
+  end if;
+  -- Deleted, or more than NOTIFY takes (7,999 bytes; more would abort the writer): look at the row.
+  if payload is null or octet_length(payload) > 7900 then
+    payload := json_build_object('kind', 'row', 'job', old.id)::text;
+  end if;
+  perform pg_notify('jobprogress', payload);
+  return null;
+exception when others then
+  -- The writer's update matters more than our notice: the service finds the row on its slow cycle.
+  raise warning 'jobprogress: no notice for job %: % (%)', old.id, sqlerrm, sqlstate;
+  return null;
+end $$;
+
+comment on function jobprogress.notify_job() is
+  'Trigger: notifies the committed state of the changed job on channel "jobprogress". set jobprogress.notify = off silences it.';
+
+do $install$
+declare
+  job_table regclass := to_regclass(coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job'));
+  attached  record;
+begin
+  for attached in
+    select tgname, tgrelid::regclass as on_table from pg_trigger
+    where tgfoid = 'jobprogress.notify_job'::regproc and not tgisinternal
+  loop
+    execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
+  end loop;
+
+  -- WHEN is asked at the update itself, before anything is queued: an update of other columns costs this comparison.
+  execute format($create$
+    create constraint trigger jobprogress_update
+    after update on %s
+    deferrable initially deferred
+    for each row
+    when (
+      (
+        old.status is distinct from new.status
+        or old.progress is distinct from new.progress
+        or old.error is distinct from new.error
+        or old.account_id is distinct from new.account_id
+        or old.id is distinct from new.id
+      )
+      and current_setting('jobprogress.notify', true) is distinct from 'off'
+    )
+    execute function jobprogress.notify_job()
+  $create$, job_table);
+
+  execute format($create$
+    create constraint trigger jobprogress_delete
+    after delete on %s
+    deferrable initially deferred
+    for each row
+    when (current_setting('jobprogress.notify', true) is distinct from 'off')
+    execute function jobprogress.notify_job()
+  $create$, job_table);
+end $install$;
+
+create or replace function jobprogress.item(
+  job_id    uuid,
+  item_id   text,
+  item_kind text,
+  status    text,
+  label     text default null,
+  index     bigint default null,
+  count     bigint default null,
+  total     bigint default null
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  payload text;
+begin
+  if job_id is null or item_id is null or item_kind is null then
+    raise exception 'jobprogress.item: job_id, item_id and item_kind must not be null'
+      using errcode = 'null_value_not_allowed';
+  end if;
+  if status is null or status not in ('queued', 'in_progress', 'succeeded', 'failed') then
+    raise exception 'jobprogress.item: status is "%", must be queued, in_progress, succeeded or failed', status
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if current_setting('jobprogress.notify', true) = 'off' then
+    return;
+  end if;
+
+  -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
+  payload := json_strip_nulls(json_build_object(
+    'kind', 'item',
+    'job', job_id,
+    'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+    'item', json_build_object(
+      'itemId', item_id,
+      'itemKind', item_kind,
+      'status', status,
+      'label', case when length(label) > 200 then left(label, 199) || '…' else label end,
+      'index', index,
+      'count', count,
+      'total', total
+    )
+  ))::text;
+  if octet_length(payload) > 7900 then
+    raise warning 'jobprogress.item: no notice for job %: item_id and item_kind take more than a notice holds', job_id;
+    return;
+  end if;
+  perform pg_notify('jobprogress', payload);
+end $$;
+
+comment on function jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint) is
+  'Tells the viewers of a job the status of one of its items: queued, in_progress, succeeded or failed.';
+
+revoke all on function
+  jobprogress.snapshot(uuid[]),
+  jobprogress.notify_job(),
+  jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint)
+from public;
+
+do $install$
+declare
+  service_role text := nullif(current_setting('jobprogress.service_role', true), '');
+  worker_role  text := nullif(current_setting('jobprogress.worker_role', true), '');
+begin
+  if service_role is not null then
+    execute format('grant usage on schema jobprogress to %I', service_role);
+    execute format('grant execute on function jobprogress.snapshot(uuid[]) to %I', service_role);
+  end if;
+  if worker_role is not null then
+    execute format('grant usage on schema jobprogress to %I', worker_role);
+    execute format('grant execute on function jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint) to %I', worker_role);
+  end if;
+end $install$;
+
+commit;
