@@ -55,7 +55,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 			Help:    "Time from sending a probe to hearing it.",
 			Buckets: seconds,
 		}),
-	}	// A series that starts at 0 has a rate from the start.
+	} // A series that starts at 0 has a rate from the start.
 	for _, kind := range []job.Kind{job.KindState, job.KindRow, job.KindItem, job.KindProbe} {
 		m.received.WithLabelValues(string(kind))
 	}
