@@ -1,0 +1,126 @@
+package hub
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"testing"
+
+	"jobprogress/internal/job"
+)
+
+// page is what a viewer has on its screen, by what an event replaces.
+type page map[string]string
+
+var replaces = regexp.MustCompile(`"(itemId":"[^"]*|type":"[^"]*)"`)
+
+func (p page) see(f Frame) {
+	keys := replaces.FindAllString(string(f.Data), 2)
+	p[keys[len(keys)-1]] = string(f.Data)
+}
+
+// A viewer is cut off after any frame and comes back with its last id. Whatever happens, and in whatever order frames
+// are sent, it ends with the page of one who saw everything anew.
+func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
+	for seed := range uint64(2000) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		h := liveHub()
+		w := watch(t, h, row(running(1), 2))
+		seen, lastID := page{}, ""
+		for xid := uint64(2); xid < 60; xid++ {
+			change(h, random, xid)
+			if random.IntN(3) > 0 {
+				continue
+			}
+			b := w.Changes(w.Cursor(lastID))
+			for _, f := range b.Frames[:random.IntN(len(b.Frames)+1)] {
+				seen.see(f)
+				lastID = f.ID
+			}
+			if w.Seen(lastID) && b.End != Final {
+				t.Fatalf("seed %d: id %q is final, the job is not", seed, lastID)
+			}
+		}
+		if w.Seen(lastID) {
+			continue // it stopped, with the final state on its page
+		}
+		for _, f := range w.Changes(w.Cursor(lastID)).Frames {
+			seen.see(f)
+		}
+		fresh := page{}
+		for _, f := range w.Changes(0).Frames {
+			fresh.see(f)
+		}
+		for key, want := range fresh {
+			if seen[key] != want {
+				t.Fatalf("seed %d: the viewer has %q, the job is %q", seed, seen[key], want)
+			}
+		}
+	}
+}
+
+// change does something to the job.
+func change(h *Hub, random *rand.Rand, xid uint64) {
+	switch n := random.IntN(10); {
+	case n < 4:
+		status := []string{"queued", "in_progress", "succeeded", "failed"}[n]
+		h.Apply(itemNotice(fmt.Sprint("s", random.IntN(4)), status))
+	case n < 8:
+		h.Apply(notice(running(random.Int64N(10)), xid))
+	case n < 9:
+		s := running(random.Int64N(10))
+		s.Error = fmt.Sprint(random.IntN(2))
+		h.Apply(notice(s, xid))
+	default:
+		s := running(random.Int64N(10))
+		s.Status = job.Completed
+		h.Apply(notice(s, xid))
+	}
+}
+
+func TestForeignIDsMeanEverything(t *testing.T) {
+	h := liveHub()
+	w := watch(t, h, row(running(1), 100))
+	b := w.Changes(0)
+	ids := map[string]uint64{
+		b.Frames[1].ID:                        b.Cursor,
+		"":                                    0,
+		"x":                                   0,
+		"-1":                                  0,
+		w.topic.tag:                           0,
+		w.topic.tag + "-":                     0,
+		w.topic.tag + "-99999":                0,
+		w.topic.tag + "--1":                   0,
+		"000000000000-1":                      0,
+		"final-" + b.Frames[0].ID:             0,
+		w.topic.tag + "-1\r\ndata: x":         0,
+		w.topic.tag + "-18446744073709551616": 0,
+	}
+	for id, want := range maps.All(ids) {
+		if got := w.Cursor(id); got != want {
+			t.Errorf("Cursor(%q) = %d, want %d", id, got, want)
+		}
+		if w.Seen(id) {
+			t.Errorf("%q is taken for a final id", id)
+		}
+	}
+}
+
+func FuzzLastEventID(f *testing.F) {
+	h := liveHub()
+	w, _ := h.join(jobA)
+	_, epoch := h.Take(1)
+	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	f.Add("")
+	f.Add(w.topic.tag + "-2")
+	f.Add("final-AAAA")
+	f.Fuzz(func(t *testing.T, id string) {
+		if cursor := w.Cursor(id); cursor > w.Changes(0).Cursor {
+			t.Errorf("Cursor(%q) = %d is ahead of the topic", id, cursor)
+		}
+		if w.Seen(id) {
+			t.Errorf("%q is taken for a final id of a running job", id)
+		}
+	})
+}
