@@ -1,0 +1,243 @@
+package bus_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
+	"go.uber.org/goleak"
+
+	"jobprogress/internal/bus"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+	"jobprogress/internal/pgtest"
+	"jobprogress/internal/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Main(m)) }
+
+const ada = "00000000-0000-4000-8000-00000000000a"
+
+// deadline is for what should take milliseconds.
+const deadline = 30 * time.Second
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), text, args...); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+}
+
+// running is a bus that runs for as long as the test.
+type running struct {
+	t        *testing.T
+	hub      *hub.Hub
+	registry *prometheus.Registry
+	admin    *pgx.Conn
+}
+
+func start(t *testing.T, url string, backstop time.Duration) *running {
+	t.Helper()
+	rows, err := store.Open(url, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{t: t, registry: prometheus.NewRegistry(), admin: connect(t, url)}
+	r.hub = hub.New(r.registry)
+	b := bus.New(bus.Config{
+		ListenURL:        url,
+		Store:            rows,
+		Hub:              r.hub,
+		BackstopInterval: backstop,
+		Log:              slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Registry:         r.registry,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		rows.Close()
+	})
+	return r
+}
+
+// live waits until the bus is as wanted.
+func (r *running) live(want bool) {
+	r.t.Helper()
+	timeout := time.After(deadline)
+	for {
+		live, changed := r.hub.Live()
+		if live == want {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			r.t.Fatalf("the bus is not live: %v in time", want)
+		}
+	}
+}
+
+func (r *running) insert() job.ID {
+	r.t.Helper()
+	id := uuid.NewString()
+	exec(r.t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id, ada)
+	return job.ID(id)
+}
+
+func (r *running) watch(id job.ID) *hub.Watcher {
+	r.t.Helper()
+	w, err := r.hub.Watch(r.t.Context(), id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(w.Close)
+	return w
+}
+
+// sees waits until the viewer is told something that contains want.
+func (r *running) sees(w *hub.Watcher, want string) {
+	r.t.Helper()
+	timeout := time.After(deadline)
+	for {
+		b := w.Changes(0)
+		for _, f := range b.Frames {
+			if strings.Contains(string(f.Data), want) {
+				return
+			}
+		}
+		select {
+		case <-b.Changed:
+		case <-timeout:
+			r.t.Fatalf("the viewer is not told %s in time", want)
+		}
+	}
+}
+
+// counts waits until a counter has the value.
+func (r *running) counts(text string) {
+	r.t.Helper()
+	name := text[:strings.IndexAny(text, "{ ")]
+	for end := time.Now().Add(deadline); ; time.Sleep(5 * time.Millisecond) {
+		all, err := testutil.GatherAndFormat(r.registry, expfmt.TypeTextPlain, name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if strings.Contains(string(all), text+"\n") {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("no %s in\n%s", text, all)
+		}
+	}
+}
+
+func TestWhatCommitsIsTold(t *testing.T) {
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	id := r.insert()
+	w := r.watch(id)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
+	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, id)
+	r.sees(w, `"itemId":"s1"`)
+	exec(t, r.admin, `update job set status = 'completed'`)
+	r.sees(w, `"completed"`)
+}
+
+func TestDeletedRowIsTold(t *testing.T) {
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	w := r.watch(r.insert())
+	exec(t, r.admin, `delete from job`)
+	r.sees(w, "job no longer exists")
+}
+
+func TestProgressTooLargeForANoticeIsRead(t *testing.T) {
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	w := r.watch(r.insert())
+	exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', 8, 'failed', repeat('x', 10000))`)
+	r.sees(w, `"done":8`)
+}
+
+func TestNoticesOfAnybodyAreCountedAndIgnored(t *testing.T) {
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	id := r.insert()
+	w := r.watch(id)
+	exec(t, r.admin, `notify jobprogress, 'garbage'`)
+	exec(t, r.admin, `notify jobprogress`)
+	exec(t, r.admin, `select pg_notify('jobprogress', repeat('x', 7999))`)
+	exec(t, r.admin, `select pg_notify('jobprogress', '{"kind":"row","job":"`+uuid.NewString()+`"}')`)
+	exec(t, r.admin, `select pg_notify('jobprogress', '{"kind":"probe","probe":"forged"}')`)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
+	r.counts(`jobprogress_notices_ignored_total{reason="malformed"} 3`)
+	r.counts(`jobprogress_notices_ignored_total{reason="unwatched"} 1`)
+	r.live(true)
+}
+
+func TestListenerTerminated(t *testing.T) {
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	w := r.watch(r.insert())
+	for done := range 5 {
+		_, changed := r.hub.Live()
+		exec(t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query = 'listen "jobprogress"'`)
+		<-changed
+		// Notified to nobody, or to a listener that has not read the row yet.
+		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
+		r.live(true)
+		r.sees(w, `"done":`+string(rune('1'+done)))
+	}
+	r.counts(`jobprogress_bus_reconnects_total 5`)
+}
+
+func TestAllNoticesLost(t *testing.T) {
+	r := start(t, pgtest.New(t), 200*time.Millisecond)
+	r.live(true)
+	w := r.watch(r.insert())
+	exec(t, r.admin, `alter table job disable trigger user`)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
+	exec(t, r.admin, `truncate job`)
+	r.sees(w, "job no longer exists")
+}
+
+func TestNotInstalled(t *testing.T) {
+	url := pgtest.New(t)
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, url, time.Hour)
+	r.live(true)
+	_, err := r.hub.Watch(t.Context(), r.insert())
+	if err == nil || !strings.Contains(err.Error(), "Run jobprogress install") {
+		t.Errorf("error %v does not say what to do", err)
+	}
+}

@@ -1,0 +1,100 @@
+package sql_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"jobprogress/internal/job"
+	"jobprogress/internal/pgtest"
+	"jobprogress/internal/store"
+)
+
+type (
+	pgxConn   = pgconn.PgConn
+	pgxNotice = pgconn.Notice
+)
+
+// role makes a role that has nothing, for as long as the test runs. Its password is its name.
+func role(t *testing.T, admin *pgx.Conn, name string) string {
+	t.Helper()
+	name += "_" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
+	exec(t, admin, `create role `+name+` login password '`+name+`'`)
+	t.Cleanup(func() {
+		admin.Exec(context.Background(), `drop owned by `+name+` cascade; drop role `+name)
+	})
+	return name
+}
+
+// The job table is somebody else's, and its row-level security denies all. The service's role and the worker's have
+// nothing but what install grants.
+func TestServiceAndWorkerNeedNothingElse(t *testing.T) {
+	url := pgtest.New(t)
+	admin := session(t, url)
+	owner, service, worker := role(t, admin, "owner"), role(t, admin, "service"), role(t, admin, "worker")
+	writer := role(t, admin, "writer")
+	exec(t, admin, `create schema app; alter table job set schema app; alter table app.job owner to `+owner+`;
+		grant usage on schema app to `+writer+`; grant select, update on app.job to `+writer+`;
+		create policy writers on app.job to `+writer+` using (true)`)
+	if err := store.Install(t.Context(), url, store.Installation{Table: "app.job", ServiceRole: service, WorkerRole: worker}); err != nil {
+		t.Fatal(err)
+	}
+	id := uuid.NewString()
+	exec(t, admin, `insert into app.job (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
+
+	serviceURL := pgtest.WithRole(url, service)
+	listener := listen(t, serviceURL)
+	if s := snapshot(t, serviceURL, job.ID(id)); !s.Found || s.State.Account != ada {
+		t.Errorf("the service reads %+v", s)
+	}
+	exec(t, session(t, pgtest.WithRole(url, worker)), `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
+	if n := next(t, listener); n.Item.ItemID != "s1" {
+		t.Errorf("notice %+v", n)
+	}
+	exec(t, session(t, pgtest.WithRole(url, writer)), `update app.job set status = 'running'`)
+	if n := next(t, listener); n.State.Status != job.Running {
+		t.Errorf("notice %+v", n)
+	}
+
+	for who, statement := range map[string]string{
+		service: `select jobprogress.item(gen_random_uuid(), 's1', 'song', 'queued')`,
+		worker:  `select jobprogress.snapshot(array[gen_random_uuid()])`,
+		writer:  `select jobprogress.snapshot(array[gen_random_uuid()])`,
+	} {
+		if _, err := session(t, pgtest.WithRole(url, who)).Exec(t.Context(), statement); err == nil {
+			t.Errorf("%s may %s", who, statement)
+		}
+	}
+	for _, who := range []string{service, worker} {
+		if _, err := session(t, pgtest.WithRole(url, who)).Exec(t.Context(), `select * from app.job`); err == nil {
+			t.Errorf("%s reads the table", who)
+		}
+	}
+}
+
+func TestInstallNeedsToSeeTheRows(t *testing.T) {
+	url := pgtest.New(t)
+	admin := session(t, url)
+	owner, other := role(t, admin, "owner"), role(t, admin, "other")
+	var database string
+	if err := admin.QueryRow(t.Context(), `select current_database()`).Scan(&database); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, `alter table job owner to `+owner+`; grant select, trigger on job to `+other+`;
+		grant create on database `+database+` to `+owner+`, `+other)
+
+	err := store.Install(t.Context(), pgtest.WithRole(url, other), store.Installation{Table: "job"})
+	if err == nil || !strings.Contains(err.Error(), "BYPASSRLS") {
+		t.Errorf("installed by a role that sees no row: %v", err)
+	}
+	if err := store.Install(t.Context(), pgtest.WithRole(url, owner), store.Installation{Table: "job"}); err != nil {
+		t.Errorf("installed by the owner: %v", err)
+	}
+}
