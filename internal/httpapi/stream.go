@@ -81,16 +81,16 @@ func lastEventID(r *http.Request) string {
 
 // Why a stream ended, as the metrics name it.
 const (
-	endFinal      = "final"       // the job completed or failed
-	endGone       = "gone"        // the job was deleted
-	endNotOwner   = "not_owner"   // the job is another account's now
-	endExpired    = "expired"     // the credentials ended
-	endDrained    = "drained"     // the server stops
-	endClient     = "client"      // the viewer went away
-	endWriteError = "write_error" // the viewer does not read, or went away unseen
+	endFinal    = "final"     // the job completed or failed
+	endGone     = "gone"      // the job was deleted
+	endNotOwner = "not_owner" // the job is another account's now
+	endExpired  = "expired"   // the credentials ended
+	endDrained  = "drained"   // the server stops
+	endClient   = "client"    // the viewer went away
+	endStalled  = "stalled"   // the viewer does not read, or went away unseen
 )
 
-var ends = []string{endFinal, endGone, endNotOwner, endExpired, endDrained, endClient, endWriteError}
+var ends = []string{endFinal, endGone, endNotOwner, endExpired, endDrained, endClient, endStalled}
 
 // stream is one viewer of one job.
 type stream struct {
@@ -135,7 +135,10 @@ func (s *stream) run(ctx context.Context) string {
 		s.writer.frames(batch.Frames, first) // after all else: nothing follows a final frame
 		s.cursor = batch.Cursor
 		if wrote, err := s.writer.flush(); err != nil {
-			return whyNot(ctx)
+			if errors.Is(err, errStalled) {
+				return endStalled
+			}
+			return endClient
 		} else if wrote {
 			ping.Reset(s.api.PingInterval)
 		}
@@ -164,11 +167,4 @@ func (s *stream) run(ctx context.Context) string {
 			return endClient
 		}
 	}
-}
-
-func whyNot(ctx context.Context) string {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return endClient
-	}
-	return endWriteError
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
@@ -38,7 +39,7 @@ func (w *writer) frames(frames []hub.Frame, missed bool) {
 }
 
 func (w *writer) ping(named bool) {
-	w.buffer = sse.AppendComment(w.buffer, "ping")
+	w.buffer = sse.AppendPing(w.buffer)
 	if named {
 		w.buffer = sse.AppendNamed(w.buffer, "heartbeat", "{}")
 	}
@@ -52,21 +53,29 @@ func (w *writer) bus(live bool) {
 	w.buffer = sse.AppendNamed(w.buffer, "bus", state)
 }
 
+// errStalled is that a write took longer than its timeout.
+var errStalled = errors.New("viewer does not read")
+
 // flush writes the buffer, if there is anything in it, and tells whether there was.
 func (w *writer) flush() (wrote bool, err error) {
 	if len(w.buffer) == 0 {
 		return false, nil
 	}
 	// The deadline is for this write only: HTTP/2 ends a silent stream when one passes.
-	if err := w.rc.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+	deadline := time.Now().Add(w.timeout)
+	if err := w.rc.SetWriteDeadline(deadline); err != nil {
 		return false, err
 	}
 	n, err := w.w.Write(w.buffer)
 	if err == nil {
 		err = w.rc.Flush()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case time.Now().Before(deadline):
 		return false, err
+	default: // whatever the error: HTTP/2 says only that the stream is closed
+		return false, errStalled
 	}
 	if err := w.rc.SetWriteDeadline(time.Time{}); err != nil {
 		return false, err

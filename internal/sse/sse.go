@@ -37,16 +37,20 @@ func AppendNamed(b []byte, name, data string) []byte {
 	return append(b, "\n\n"...)
 }
 
-// AppendComment appends a comment, which no client shows.
+// AppendComment appends a line that no client shows.
 func AppendComment(b []byte, text string) []byte {
 	b = append(b, ": "...)
 	b = append(b, text...)
-	return append(b, "\n\n"...)
+	return append(b, '\n')
 }
 
-// AppendRetry appends how long a client waits before it connects again, in whole milliseconds.
+// AppendPing appends a comment that stands alone, to show those in between that the stream is alive.
+func AppendPing(b []byte) []byte { return append(AppendComment(b, "ping"), '\n') }
+
+// AppendRetry appends how long a client waits before it connects again, in whole milliseconds. It counts from that
+// line on. No blank line follows: some clients take a block without data for an event.
 func AppendRetry(b []byte, wait time.Duration) []byte {
 	b = append(b, "retry: "...)
 	b = strconv.AppendInt(b, wait.Milliseconds(), 10)
-	return append(b, "\n\n"...)
+	return append(b, '\n')
 }

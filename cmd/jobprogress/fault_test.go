@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"jobprogress/internal/pgtest"
+)
+
+func rawConnection(t *testing.T, s *server) (net.Conn, func(string)) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, func(text string) {
+		if _, err := conn.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestListenerTerminatedWithStreamsOpen(t *testing.T) {
+	s := serveForTest(t, pgtest.New(t), "--backstop-interval", "1h")
+	id := s.insert()
+	st := s.open(streamOf(id) + "?heartbeat=1")
+	for i := range 3 {
+		s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query = 'listen "jobprogress"'`)
+		st.until("degraded")
+		s.progress(id, i+1)
+		start := time.Now()
+		st.until(doneEvent(i + 1))
+		t.Logf("right again after %s", time.Since(start).Round(time.Millisecond))
+		s.ready()
+	}
+}
+
+func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
+	if os.Getenv("TEST_DATABASE_URL") != "" {
+		t.Skip("the server of TEST_DATABASE_URL is not ours to stop")
+	}
+	database, err := pgtest.StartOwn(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { database.Stop() })
+	name, err := pgtest.CreateInstalled(t.Context(), database.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveForTest(t, pgtest.WithDatabase(database.URL, name), "--backstop-interval", "1h")
+	id := s.insert()
+	st := s.open(streamOf(id) + "?heartbeat=1")
+	st.until("running")
+	for i, immediate := range []bool{false, true} {
+		if err := database.Halt(t.Context(), immediate); err != nil {
+			t.Fatal(err)
+		}
+		st.until("degraded")
+		s.eventually("not ready", func() bool {
+			response, _ := s.get("/readyz")
+			return response.StatusCode == http.StatusServiceUnavailable
+		})
+
+		// A browser must not give up; everybody else is told the truth.
+		response, body := s.get(streamOf(id), "Accept: text/event-stream")
+		if response.StatusCode != http.StatusOK || !strings.HasPrefix(body, "retry: ") || !strings.Contains(body, ": database_unavailable\n") {
+			t.Errorf("EventSource is told %s %q", response.Status, body)
+		}
+		for _, path := range []string{streamOf(id), "/api/jobs/" + id} {
+			response, body := s.get(path)
+			after, err := strconv.Atoi(response.Header.Get("Retry-After"))
+			if response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "database_unavailable") || err != nil || after < 1 {
+				t.Errorf("%s: %s %s, Retry-After %q", path, response.Status, body, response.Header.Get("Retry-After"))
+			}
+		}
+
+		if err := database.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		s.db.Reset()
+		s.exec(`set jobprogress.notify = off; update job set progress = '{"total": 10, "done": ` + strconv.Itoa(i+1) + `}'`)
+		st.until(doneEvent(i + 1))
+		t.Logf("right again %s after the database", time.Since(start).Round(time.Millisecond))
+		s.ready()
+	}
+	select {
+	case <-st.ended:
+		t.Error("the stream ended")
+	default:
+	}
+}
+
+func TestDatabaseAwayAtTheStart(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	line := make(chan string, 100)
+	stopped := make(chan error, 1)
+	go func() {
+		stopped <- run(ctx, []string{"serve", "--database-url", "postgres://nobody@127.0.0.1:1/none", "--addr", "127.0.0.1:0",
+			"--admin-addr", "127.0.0.1:0", "--jwt-secret", secret}, noEnv, nil, lines(line))
+	}()
+	for l := range line {
+		if strings.Contains(l, "bus not live") {
+			break
+		}
+	}
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
+
+// lines takes what is written a line at a time.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	select {
+	case l <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+func TestDrain(t *testing.T) {
+	s := serveForTest(t, pgtest.New(t), "--drain-timeout", "5s")
+	id := s.insert()
+	var streams []*stream
+	for range 20 {
+		st := s.open(streamOf(id))
+		st.until("running")
+		streams = append(streams, st)
+	}
+	s.stop()
+	s.eventually("draining", func() bool {
+		response, _ := s.get("/readyz")
+		return response.StatusCode == http.StatusServiceUnavailable
+	})
+	if response, body := s.get(streamOf(id), "Accept: text/event-stream"); response.StatusCode != http.StatusOK || !strings.Contains(body, ": draining\n") {
+		t.Errorf("a new EventSource is told %s %q", response.Status, body)
+	}
+	if response, body := s.get(streamOf(id)); response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, `"draining"`) {
+		t.Errorf("another client is told %s %s", response.Status, body)
+	}
+	// Those that are still open hear what happens.
+	s.progress(id, 7)
+	told, first, last := 0, time.Time{}, time.Time{}
+	for _, st := range streams {
+		st.ends()
+		for len(st.blocks) > 0 {
+			if b := <-st.blocks; strings.Contains(b, doneEvent(7)) {
+				told++
+			}
+		}
+		if last = time.Now(); first.IsZero() {
+			first = last
+		}
+	}
+	if told == 0 {
+		t.Error("the streams were silent while they drained")
+	}
+	t.Logf("%d of %d streams heard a change, the ends spread over %s", told, len(streams), last.Sub(first).Round(time.Millisecond))
+	if err := <-s.stopped; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
