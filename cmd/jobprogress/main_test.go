@@ -46,10 +46,14 @@ type server struct {
 
 func serveForTest(t *testing.T, databaseURL string, args ...string) *server {
 	t.Helper()
+	return serveForTestWith(t, databaseURL, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}}, args...)
+}
+
+func serveForTestWith(t *testing.T, databaseURL string, client *http.Client, args ...string) *server {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log, logEnd := io.Pipe()
-	s := &server{t: t, stop: cancel, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}}}
+	s := &server{t: t, stop: cancel, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL), client: client}
 	args = append([]string{"serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
 		"--log-format", "json", "--jwt-secret", secret}, args...)
 	go func() {
@@ -77,6 +81,7 @@ func serveForTest(t *testing.T, databaseURL string, args ...string) *server {
 	t.Cleanup(func() {
 		cancel()
 		s.client.CloseIdleConnections()
+		http.DefaultClient.CloseIdleConnections()
 		<-read
 	})
 	s.ready()
@@ -156,8 +161,16 @@ func (s *server) metric(name string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	_, body := s.do(r)
-	for line := range strings.Lines(body) {
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(body)) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			return value
 		}

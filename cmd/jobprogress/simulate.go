@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -62,6 +63,7 @@ func (c *simulateCommand) run(ctx context.Context, stdout, _ io.Writer) error {
 	}
 
 	var begun atomic.Int64
+	var printing sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	for range c.Parallel {
 		g.Go(func() error {
@@ -71,7 +73,9 @@ func (c *simulateCommand) run(ctx context.Context, stdout, _ io.Writer) error {
 				if err != nil {
 					return fmt.Errorf("simulate %s: %w", w.kind.jobType, err)
 				}
+				printing.Lock()
 				fmt.Fprintf(stdout, "%s %s %s\n", w.id, w.kind.jobType, outcome)
+				printing.Unlock()
 			}
 			return nil
 		})

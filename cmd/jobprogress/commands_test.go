@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/pgtest"
+	"jobprogress/internal/store"
+)
+
+// output runs a command to its end.
+func output(t *testing.T, getenv func(string) string, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), args, getenv, &out, io.Discard)
+	return out.String(), err
+}
+
+func TestAllFaultsAreNamedAtOnce(t *testing.T) {
+	env := map[string]string{"JOBPROGRESS_WRITE_TIMEOUT": "soon", "JOBPROGRESS_MAX_STREAMS": "many", "DATABASE_URL": "postgres://u:hidden@x:port/d"}
+	_, err := output(t, func(name string) string { return env[name] },
+		"serve", "--addr", "nowhere", "--ping-interval", "1ms", "--tls-cert", "x.pem", "--allowed-origins", "https://*.example,https://ok.example", "--log-format", "xml")
+	if err == nil {
+		t.Fatal("no fault found")
+	}
+	for _, want := range []string{
+		`JOBPROGRESS_WRITE_TIMEOUT (--write-timeout) "soon" is not a duration like 30s`,
+		`JOBPROGRESS_MAX_STREAMS (--max-streams) "many" is not a whole number`,
+		`JOBPROGRESS_ADDR (--addr) "nowhere" is not host:port`,
+		`JOBPROGRESS_PING_INTERVAL (--ping-interval) 1ms is less than 100ms`,
+		`JOBPROGRESS_TLS_CERT (--tls-cert) goes together with`,
+		`"https://*.example" is not an origin`,
+		`JOBPROGRESS_LOG_FORMAT (--log-format) "xml" is not text or json`,
+		`JOBPROGRESS_JWT_SECRET (--jwt-secret) is missing`,
+		`DATABASE_URL (--database-url)`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in\n%v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hidden") || strings.Contains(err.Error(), "ok.example") {
+		t.Errorf("the error says too much:\n%v", err)
+	}
+}
+
+func TestNoAuthenticationIsRefusedOffLoopback(t *testing.T) {
+	for addr, refused := range map[string]bool{":8080": true, "0.0.0.0:8080": true, "192.0.2.1:80": true, "[::]:80": true,
+		"127.0.0.1:1": false, "localhost:1": false, "[::1]:1": false, "127.9.9.9:1": false} {
+		c := &serveCommand{Addr: addr, AdminAddr: addr, InsecureNoAuth: true}
+		got := false
+		for _, f := range c.faults() {
+			got = got || strings.Contains(f.Error(), "only a loopback address")
+		}
+		if got != refused {
+			t.Errorf("%s refused: %v, want %v", addr, got, refused)
+		}
+	}
+}
+
+func TestHelpListsEverySetting(t *testing.T) {
+	help, err := output(t, noEnv, "serve", "--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"$DATABASE_URL", "$LISTEN_DATABASE_URL", "$JOBPROGRESS_ADDR", "127.0.0.1:8080", "$JOBPROGRESS_PING_INTERVAL", "30s", "$JOBPROGRESS_JWT_SECRET"} {
+		if !strings.Contains(help, want) {
+			t.Errorf("%s is not in\n%s", want, help)
+		}
+	}
+}
+
+func TestTokenIsOneThatServeTakes(t *testing.T) {
+	env := map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "JOBPROGRESS_JWT_ISSUER": "app", "JOBPROGRESS_JWT_AUDIENCE": "jobs"}
+	out, err := output(t, func(name string) string { return env[name] }, "token", ada, "--ttl", "1m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := (&server{t: t}).request("/", "Authorization: Bearer "+strings.TrimSpace(out))
+	v, err := auth.JWT{Secret: []byte(secret), Claim: "sub", Issuer: "app", Audience: "jobs"}.Authenticate(r)
+	if err != nil || v.Account != ada || time.Until(v.Expires) > time.Minute {
+		t.Errorf("viewer %+v, %v", v, err)
+	}
+	if _, err := output(t, noEnv, "token", ada); err == nil {
+		t.Error("a token without a secret")
+	}
+}
+
+func TestInstallPrintsWhatItRuns(t *testing.T) {
+	url := pgtest.New(t)
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	script, err := output(t, noEnv, "install", "--database-url", url, "--table", "public.job", "--print")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := pgtest.Pool(t, url)
+	conn, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Conn().PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	installed := func() (installed bool) {
+		if err := conn.QueryRow(t.Context(), `select to_regprocedure('jobprogress.snapshot(uuid[])') is not null`).Scan(&installed); err != nil {
+			t.Fatal(err)
+		}
+		return installed
+	}
+	if !installed() {
+		t.Error("the printed SQL does not install")
+	}
+	if _, err := output(t, noEnv, "uninstall", "--database-url", url); err != nil || installed() {
+		t.Errorf("uninstall: %v, still there: %v", err, installed())
+	}
+	if _, err := output(t, noEnv, "install", "--database-url", url); err != nil || !installed() {
+		t.Errorf("install: %v", err)
+	}
+}
+
+func TestSimulateAndWatch(t *testing.T) {
+	s := serveForTest(t, pgtest.New(t))
+	simulated := make(chan string, 1)
+	go func() {
+		out, err := output(t, noEnv, "simulate", "--database-url", s.db.Config().ConnString(), "--count", "10", "--parallel", "5",
+			"--items", "12", "--rate", "40", "--failure-rate", "0")
+		if err != nil {
+			t.Error(err)
+		}
+		simulated <- out
+	}()
+	var id string
+	s.eventually("begun", func() bool {
+		return s.db.QueryRow(t.Context(), `select id::text from job where status = 'running' limit 1`).Scan(&id) == nil
+	})
+	watched, err := output(t, noEnv, "watch", id, "--url", s.url, "--token", token(t, ada, time.Hour))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{`progress \d+/\d+ succeeded \d+ failed 0`, `in_progress .`, `status completed\n\z`} {
+		if !regexp.MustCompile(want).MatchString(watched) {
+			t.Errorf("watch does not say %s:\n%s", want, watched)
+		}
+	}
+	out := <-simulated
+	if strings.Count(out, "\n") != 10 {
+		t.Errorf("simulate says\n%s", out)
+	}
+	var types, ended int
+	err = s.db.QueryRow(t.Context(), `select count(distinct type), count(*) filter (where status in ('completed', 'failed') and completed_at is not null
+		and (progress->>'done')::int = (progress->>'succeeded')::int + (progress->>'failed')::int) from job`).Scan(&types, &ended)
+	if err != nil || types != 5 || ended != 10 {
+		t.Errorf("%d types, %d jobs ended, %v", types, ended, err)
+	}
+
+	out, err = output(t, noEnv, "simulate", "--database-url", s.db.Config().ConnString(), "--count", "1", "--rate", "100", "--failure-rate", "1")
+	if err != nil || !strings.HasSuffix(out, " failed\n") {
+		t.Errorf("simulate says %q, %v", out, err)
+	}
+	id, _, _ = strings.Cut(out, " ")
+	watched, err = output(t, noEnv, "watch", id, "--url", s.url, "--token", token(t, ada, time.Hour))
+	if err == nil || !strings.Contains(err.Error(), "503 three times") || !strings.HasSuffix(watched, "status failed\n") {
+		t.Errorf("watch ends with %v after\n%s", err, watched)
+	}
+}
+
+func TestSimulateThatIsStoppedLeavesNoJobRunning(t *testing.T) {
+	url := pgtest.New(t)
+	db := pgtest.Pool(t, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() {
+		stopped <- run(ctx, []string{"simulate", "--database-url", url}, noEnv, io.Discard, io.Discard)
+	}()
+	count := func(condition string) (n int) {
+		if err := db.QueryRow(t.Context(), `select count(*) from job where `+condition).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for end := time.Now().Add(deadline); count(`status = 'running'`) < 2 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if left := count(`status in ('pending', 'running')`); left != 0 {
+		t.Errorf("%d jobs left running", left)
+	}
+}
+
+func TestWatchSaysWhyItCant(t *testing.T) {
+	s := serveForTest(t, pgtest.New(t))
+	id := s.insert()
+	for want, args := range map[string][]string{
+		"401":               {"watch", id, "--url", s.url},
+		"no such job":       {"watch", "00000000-0000-4000-8000-000000000000", "--url", s.url, "--token", token(t, ada, time.Hour)},
+		"not a UUID":        {"watch", "x", "--url", s.url},
+		"is not like https": {"watch", id, "--url", "here"},
+	} {
+		if _, err := output(t, noEnv, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestMetricsAndProfilesAreForTheOperatorOnly(t *testing.T) {
+	s := serveForTest(t, pgtest.New(t))
+	for _, path := range []string{"/metrics", "/debug/pprof/"} {
+		if response, _ := s.get(path); response.StatusCode != 404 {
+			t.Errorf("%s on the public address: %s", path, response.Status)
+		}
+	}
+	if s.metric("jobprogress_bus_live") != "1" || s.metric("go_goroutines") == "" {
+		t.Error("metrics are missing")
+	}
+	var health map[string]any
+	if response, body := s.get("/healthz"); response.StatusCode != 200 || json.Unmarshal([]byte(body), &health) == nil {
+		t.Errorf("healthz: %s %s", response.Status, body)
+	}
+}
