@@ -1,0 +1,64 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+# Versions of what is run but not imported.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help demo test bench lint fuzz check build up down postgres chromium
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: build postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and a page
+	@bin/demo
+
+test: postgres chromium ## Test everything
+	go test -race ./...
+
+bench: postgres ## Measure
+	go test -run '^$$' -bench . -benchmem ./...
+
+lint: ## gofmt, go vet, staticcheck, govulncheck
+	@out=$$(gofmt -l cmd internal sql); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@if curl -fsS --max-time 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
+		echo "go run $(GOVULNCHECK) ./..."; go run $(GOVULNCHECK) ./...; \
+	else echo "govulncheck: its database can't be reached, skipped"; fi
+
+fuzz: ## Fuzz every parser of outside bytes, a minute each (FUZZTIME=5m)
+	@grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r package; do \
+		for target in $$(grep -rhoE '^func Fuzz\w+' "$$package"/*_test.go | cut -c6-); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} "$$package" || exit 1; \
+		done; \
+	done
+
+check: lint test ## All that must be green before a change lands
+
+build: ## Build bin/jobprogress and bin/demo
+	go build -o bin/ ./cmd/...
+
+up: ## Database, server, workers and page in containers
+	docker compose up --build --detach
+	@echo "The page: http://127.0.0.1:8000/"
+
+down: ## End what up began, with its data
+	docker compose down --volumes
+
+# On Debian and Ubuntu as root, a container or a CI machine, what is missing is installed; elsewhere the tests say what
+# to do.
+may_install = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
+
+postgres:
+	@if [ -z "$$TEST_DATABASE_URL$$DATABASE_URL" ] && ! docker info >/dev/null 2>&1 && \
+	    ! command -v pg_config >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && $(may_install); then \
+		echo "No Docker engine and no PostgreSQL here: installing Debian's postgresql"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql >/dev/null; \
+	fi
+
+chromium:
+	@if [ -z "$$CHROMIUM" ] && ! command -v chromium chromium-browser google-chrome >/dev/null && $(may_install); then \
+		echo "No Chromium here: installing Debian's chromium"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	fi

@@ -1,0 +1,56 @@
+// Command demo is a playground: a throwaway PostgreSQL, the server, workers that run simulated jobs for two accounts,
+// and a page to look at. It stands where an application would stand: it owns the job table, signs its users in, and
+// puts jobprogress behind its own origin.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"jobprogress/internal/auth"
+)
+
+// settings of the demo. Each is a flag and an environment variable.
+type settings struct {
+	Up      upCommand      `cmd:"" default:"1" help:"All of it, until interrupted."`
+	Prepare prepareCommand `cmd:"" help:"Create the stand-in job table if there is no table job, and attach jobprogress."`
+	Page    pageCommand    `cmd:"" help:"Only the page, in front of a server that runs elsewhere."`
+
+	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"Database to use. Default of up: a throwaway one."`
+	Addr        string `env:"DEMO_ADDR" default:"127.0.0.1:8000" help:"Address of the page."`
+	JWTSecret   string `env:"JOBPROGRESS_JWT_SECRET" help:"Key of the tokens, the server's. Default of up: a random one."`
+}
+
+// tokenTTL is how long somebody stays signed in: longer than anybody looks at a demo.
+const tokenTTL = 12 * time.Hour
+
+func (s *settings) jwt() auth.JWT { return auth.JWT{Secret: []byte(s.JWTSecret), Claim: "sub"} }
+
+// account is somebody that the stand-in tables know.
+type account struct{ ID, Name string }
+
+var accounts = []account{
+	{"00000000-0000-4000-8000-00000000000a", "Ada"},
+	{"00000000-0000-4000-8000-00000000000b", "Ben"},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	var s settings
+	command := kong.Parse(&s, kong.Name("demo"), kong.Description("A playground for jobprogress."))
+	err := command.Run(&s, &run{ctx})
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// run is what the commands work in.
+type run struct{ ctx context.Context }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"jobprogress/internal/store"
+	"jobprogress/sql"
+)
+
+type prepareCommand struct{}
+
+func (prepareCommand) Run(s *settings, r *run) error { return prepare(r.ctx, s.DatabaseURL) }
+
+// prepare makes a database ready: a job table, the application's own or else the stand-in, with jobprogress attached.
+func prepare(ctx context.Context, databaseURL string) error {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var exists bool
+	if err := conn.QueryRow(ctx, `select to_regclass('job') is not null`).Scan(&exists); err != nil {
+		return fmt.Errorf("look for table job: %w", err)
+	}
+	if !exists {
+		if _, err := conn.PgConn().Exec(ctx, sql.Job).ReadAll(); err != nil {
+			return fmt.Errorf("create table job: %w", err)
+		}
+	}
+	return store.Install(ctx, databaseURL, store.Installation{Table: "job"})
+}
+
+// byHand is a job that no worker works on, so that it can be moved with psql.
+const byHand = "11111111-1111-4111-8111-111111111111"
+
+const byHandSQL = `
+insert into job (id, account_id, type, status, progress, started_at)
+values ($1, $2, 'matching', 'running', '{"total": 10, "done": 0, "succeeded": 0, "failed": 0}', now())
+on conflict (id) do update set status = 'running', progress = excluded.progress, error = null, completed_at = null, created_at = now()`
+
+func insertByHand(ctx context.Context, databaseURL string) error {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, byHandSQL, byHand, accounts[0].ID); err != nil {
+		return fmt.Errorf("insert job: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"jobprogress/internal/pgtest"
+)
+
+type upCommand struct {
+	Rate float64 `default:"3" help:"Items a second, of each job."`
+}
+
+// stopTimeout is how long a child may take to end before it is killed: longer than a server drains.
+const stopTimeout = 12 * time.Second
+
+func (u *upCommand) Run(s *settings, r *run) error {
+	if s.JWTSecret == "" {
+		s.JWTSecret = rand.Text() + rand.Text()
+	}
+	if s.DatabaseURL == "" {
+		fmt.Println("Starting a throwaway PostgreSQL …")
+		database, err := pgtest.StartOwn(r.ctx, func(format string, args ...any) { fmt.Printf("  "+format+"\n", args...) })
+		if err != nil {
+			return err
+		}
+		defer database.Stop()
+		fmt.Printf("  %s\n", database.From)
+		s.DatabaseURL = database.URL
+	}
+	if err := prepare(r.ctx, s.DatabaseURL); err != nil {
+		return err
+	}
+	if err := insertByHand(r.ctx, s.DatabaseURL); err != nil {
+		return err
+	}
+	program, err := jobprogress()
+	if err != nil {
+		return err
+	}
+
+	// The children end before the database does, the workers with a last word about their jobs.
+	g, ctx := errgroup.WithContext(r.ctx)
+	environment := append(os.Environ(), "DATABASE_URL="+s.DatabaseURL, "JOBPROGRESS_JWT_SECRET="+s.JWTSecret)
+	log, logEnd := io.Pipe()
+	g.Go(func() error {
+		defer logEnd.Close()
+		return child(ctx, environment, logEnd, program, "serve", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
+	})
+	serverURL, err := serving(log)
+	if err != nil {
+		return errors.Join(err, g.Wait())
+	}
+	for _, a := range accounts {
+		g.Go(func() error {
+			return child(ctx, environment, io.Discard, program, "simulate", "--account", a.ID, "--rate", fmt.Sprint(u.Rate), "--parallel", "2")
+		})
+	}
+	g.Go(func() error { return servePage(ctx, s, serverURL, printUsage) })
+	return g.Wait()
+}
+
+// jobprogress finds the program: it is built beside this one.
+func jobprogress() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(filepath.Dir(self), "jobprogress")
+	if _, err := os.Stat(program); err != nil {
+		return "", fmt.Errorf("find jobprogress beside demo (make build puts both in bin/): %w", err)
+	}
+	return program, nil
+}
+
+// child runs the program until ctx ends. What it logs goes to log.
+func child(ctx context.Context, environment []string, log io.Writer, program string, args ...string) error {
+	c := exec.CommandContext(ctx, program, args...)
+	c.Env = environment
+	c.Stderr = log
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for us, who end things in order
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = stopTimeout
+	err := c.Run()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("jobprogress %s ended: %v", args[0], err)
+}
+
+var servingLine = regexp.MustCompile(`msg=serving addr=(\S+)`)
+
+// serving reads the server's log up to its address, and prints what comes after.
+func serving(log io.Reader) (url string, err error) {
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if found := servingLine.FindStringSubmatch(lines.Text()); found != nil {
+			go func() {
+				for lines.Scan() {
+					fmt.Fprintln(os.Stderr, lines.Text())
+				}
+			}()
+			return found[1], nil
+		}
+		fmt.Fprintln(os.Stderr, lines.Text())
+	}
+	return "", errors.New("jobprogress serve did not start")
+}
+
+func printUsage(s *settings, page string) error {
+	token, err := s.jwt().Mint(accounts[0].ID, tokenTTL)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(`
+The page:           %s/
+
+One job as a stream:
+  curl -N -H 'Authorization: Bearer %s' %s/api/jobs/%s/progress
+
+See it move, there and on the page:
+  psql '%s' -c "update job set progress = jsonb_build_object('total', 10, 'done', (progress->>'done')::int + 1, 'succeeded', (progress->>'done')::int + 1, 'failed', 0) where id = '%s'"
+
+Ctrl-C ends it all and leaves nothing behind.
+`, page, token, page, byHand, s.DatabaseURL, byHand)
+	return nil
+}

@@ -1,0 +1,192 @@
+// The demo's page: a card for each job of who is signed in, kept current by one EventSource a running job.
+// Everything from outside becomes text, never HTML.
+
+const names = {
+  sync_liked_songs: "Sync liked songs",
+  sync_playlists: "Sync playlists",
+  song_analysis: "Song analysis",
+  playlist_analysis: "Playlist analysis",
+  matching: "Matching",
+};
+const terminal = new Set(["completed", "failed"]);
+const itemsShown = 4;
+const listInterval = 2000; // ms between looks at the list of jobs
+
+/** @type {Map<string, Job>} */
+const jobs = new Map();
+
+class Job {
+  constructor({ id, type, status }) {
+    this.id = id;
+    this.items = new Map();
+    this.progress = { done: 0, total: 0, succeeded: 0, failed: 0 };
+    this.status = status;
+    this.error = "";
+    this.connection = "connecting";
+    this.busLive = true;
+    this.card = document.querySelector("#job").content.firstElementChild.cloneNode(true);
+    this.card.id = `job-${id}`;
+    this.card.querySelector(".type").textContent = names[type] ?? type;
+    if (terminal.has(status)) this.read();
+    else this.watch();
+  }
+
+  /** An ended job needs no stream: its state is read once. */
+  async read() {
+    this.connection = "ended";
+    const response = await fetch(`/api/jobs/${this.id}`);
+    if (!response.ok) return;
+    const { progress, status, error } = await response.json();
+    Object.assign(this, { progress, status, error: error ?? "" });
+    this.draw();
+  }
+
+  watch() {
+    const source = new EventSource(`/api/jobs/${this.id}/progress?heartbeat=1`);
+    source.onopen = () => this.connected("live");
+    source.onmessage = ({ data }) => this.take(JSON.parse(data));
+    source.addEventListener("bus", ({ data }) => {
+      this.busLive = JSON.parse(data).state === "recovered";
+      drawConnection();
+    });
+    // After the end EventSource comes back once more, hears 204 and closes by itself.
+    source.onerror = () => {
+      const closed = source.readyState === EventSource.CLOSED;
+      if (terminal.has(this.status)) this.connected("ended");
+      else this.connected(closed ? "closed" : "connecting");
+    };
+    this.source = source;
+  }
+
+  connected(state) {
+    this.connection = state;
+    if (state === "live") this.busLive = true;
+    drawConnection();
+  }
+
+  take(event) {
+    switch (event.type) {
+      case "progress":
+        this.progress = event;
+        break;
+      case "status":
+        this.status = event.status;
+        break;
+      case "error":
+        this.error = event.message;
+        break;
+      case "item":
+        this.items.delete(event.itemId); // the newest goes last
+        this.items.set(event.itemId, event);
+        break;
+      default:
+        return; // a newer server says more than we know
+    }
+    this.draw();
+  }
+
+  draw() {
+    const { card, progress, status } = this;
+    card.dataset.status = status;
+    card.querySelector(".status").textContent = status;
+    const share = (n) => (progress.total > 0 ? `${Math.min(100, (100 * n) / progress.total)}%` : "0");
+    card.querySelector(".bar .succeeded").style.width = share(Math.max(progress.succeeded, progress.done - progress.failed));
+    card.querySelector(".bar .failed").style.width = share(progress.failed);
+    const bar = card.querySelector(".bar");
+    bar.ariaValueMax = progress.total;
+    bar.ariaValueNow = progress.done;
+    bar.ariaLabel = card.querySelector(".type").textContent;
+    card.querySelector(".done").textContent = progress.total > 0 ? `${progress.done} of ${progress.total}` : "";
+    card.querySelector(".failures").textContent = progress.failed > 0 ? `${progress.failed} failed` : "";
+    const error = card.querySelector(".error");
+    error.textContent = this.error;
+    error.hidden = this.error === "";
+    this.drawItems();
+    const list = document.querySelector(terminal.has(status) ? "#ended" : "#running");
+    if (card.parentElement !== list) list.prepend(card);
+  }
+
+  drawItems() {
+    const recent = [...this.items.values()].reverse();
+    recent.sort((a, b) => (b.status === "in_progress") - (a.status === "in_progress") || (a.status === "queued") - (b.status === "queued"));
+    const lines = recent.slice(0, itemsShown).map(({ status, label, itemId }) => {
+      const line = document.createElement("li");
+      line.dataset.status = status;
+      const text = document.createElement("span");
+      text.className = "label";
+      text.textContent = label ?? itemId;
+      line.append(text);
+      return line;
+    });
+    this.card.querySelector(".items").replaceChildren(...lines);
+  }
+
+  remove() {
+    this.source?.close();
+    this.card.remove();
+  }
+}
+
+const connectionTexts = {
+  live: "Live",
+  idle: "Nothing to watch",
+  connecting: "Reconnecting …",
+  degraded: "Database out of reach",
+  closed: "Disconnected: reload the page",
+};
+
+/** One line for all streams: the worst of them. */
+function drawConnection() {
+  const open = [...jobs.values()].filter((job) => job.connection !== "ended");
+  let state = "live";
+  if (open.length === 0) state = "idle";
+  else if (open.some((job) => job.connection === "closed")) state = "closed";
+  else if (open.some((job) => job.connection === "connecting")) state = "connecting";
+  else if (open.some((job) => !job.busLive)) state = "degraded";
+  const element = document.querySelector("#connection");
+  if (element.dataset.state === state) return;
+  element.dataset.state = state;
+  element.textContent = connectionTexts[state];
+}
+
+/** New jobs appear, and those that fall off the list go. */
+async function list() {
+  try {
+    const response = await fetch("/jobs");
+    if (!response.ok) return;
+    const listed = (await response.json()) ?? [];
+    for (const summary of listed.toReversed()) {
+      if (jobs.has(summary.id)) continue;
+      const job = new Job(summary);
+      jobs.set(summary.id, job);
+      job.draw();
+    }
+    const ids = new Set(listed.map(({ id }) => id));
+    for (const [id, job] of jobs) {
+      if (ids.has(id)) continue;
+      job.remove();
+      jobs.delete(id);
+    }
+    drawConnection();
+  } catch {
+    // The server is away; the streams say so.
+  } finally {
+    setTimeout(list, listInterval);
+  }
+}
+
+async function start() {
+  const { account, accounts } = await (await fetch("/session")).json();
+  document.querySelector("#accounts").append(
+    ...accounts.map(({ ID, Name }) => {
+      const link = document.createElement("a");
+      link.href = `/sign-in/${ID}`;
+      link.textContent = Name;
+      if (ID === account.ID) link.ariaCurrent = "true";
+      return link;
+    }),
+  );
+  list();
+}
+
+start();
