@@ -65,7 +65,7 @@ func (u *upCommand) Run(s *settings, r *run) error {
 	}
 	for _, a := range accounts {
 		g.Go(func() error {
-			return child(ctx, environment, io.Discard, program, "simulate", "--account", a.ID, "--rate", fmt.Sprint(u.Rate), "--parallel", "2")
+			return child(ctx, environment, io.Discard, program, "simulate", "--account", a.ID, "--rate", fmt.Sprint(u.Rate), "--parallel", "2", "--failure-rate", "0.1")
 		})
 	}
 	g.Go(func() error { return servePage(ctx, s, serverURL, printUsage) })

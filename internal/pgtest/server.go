@@ -48,7 +48,8 @@ func Start(ctx context.Context, say func(format string, args ...any)) (*Server, 
 	return StartOwn(ctx, say)
 }
 
-// StartOwn starts a server that nobody else uses, so that it can be halted.
+// StartOwn starts a server that nobody else uses, so that it can be halted. TEST_POSTGRES_FROM, docker or installed,
+// leaves only one of the ways.
 func StartOwn(ctx context.Context, say func(format string, args ...any)) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -56,12 +57,15 @@ func StartOwn(ctx context.Context, say func(format string, args ...any)) (*Serve
 	for _, way := range []struct {
 		name  string
 		start func(context.Context) (*Server, error)
-	}{{"Docker", startContainer}, {"installed PostgreSQL", startProcess}} {
+	}{{"docker", startContainer}, {"installed", startProcess}} {
+		if only := os.Getenv("TEST_POSTGRES_FROM"); only != "" && only != way.name {
+			continue
+		}
 		s, err := way.start(ctx)
 		if err == nil {
 			return s, nil
 		}
-		say("no PostgreSQL by %s: %v", way.name, err)
+		say("no PostgreSQL from %s: %v", way.name, err)
 		tried = append(tried, fmt.Sprintf("%s (%v)", way.name, err))
 	}
 	return nil, fmt.Errorf("no PostgreSQL to test with. Tried: %s. Set TEST_DATABASE_URL, start Docker, or install PostgreSQL 14 or newer (apt-get install postgresql, brew install postgresql)",
