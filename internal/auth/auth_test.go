@@ -1,0 +1,101 @@
+package auth
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+const account = "00000000-0000-4000-8000-00000000000a"
+
+var tokens = JWT{Secret: []byte("a secret of at least thirty-two bytes"), Cookie: "session", Claim: "sub"}
+
+func request(headers ...string) *http.Request {
+	r := &http.Request{Header: http.Header{}}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	return r
+}
+
+func TestHeaderGoesBeforeCookie(t *testing.T) {
+	token, err := tokens.Mint(account, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		request *http.Request
+		want    error
+	}{
+		"header":                     {request("Authorization", "Bearer "+token), nil},
+		"header, odd spelling":       {request("Authorization", "bearer  "+token+" "), nil},
+		"cookie":                     {request("Cookie", "a=b; session="+token), nil},
+		"bad header and good cookie": {request("Authorization", "Bearer x", "Cookie", "session="+token), ErrInvalid},
+		"nothing":                    {request(), ErrMissing},
+		"another cookie":             {request("Cookie", "sid="+token), ErrMissing},
+		"empty cookie":               {request("Cookie", "session="), ErrMissing},
+	} {
+		v, err := tokens.Authenticate(tt.request)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: error %v, want %v", name, err, tt.want)
+		}
+		if tt.want == nil && (v.Account != account || v.Anyone || v.Expires.Before(time.Now())) {
+			t.Errorf("%s: viewer %+v", name, v)
+		}
+	}
+}
+
+func TestIssuerAudienceAndClaim(t *testing.T) {
+	strict := JWT{Secret: tokens.Secret, Cookie: "session", Claim: "account", Issuer: "app", Audience: "jobs"}
+	for want, minter := range map[bool]JWT{true: strict, false: tokens} {
+		token, err := minter.Mint(account, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := strict.Authenticate(request("Authorization", "Bearer "+token)); (err == nil && v.Account == account) != want {
+			t.Errorf("viewer %+v, %v", v, err)
+		}
+	}
+}
+
+func TestOwns(t *testing.T) {
+	for name, tt := range map[string]struct {
+		viewer Viewer
+		owner  string
+		want   bool
+	}{
+		"owner":               {Viewer{Account: account}, account, true},
+		"another":             {Viewer{Account: "x"}, account, false},
+		"nobody's job":        {Viewer{Account: account}, "", false},
+		"nobody's, by nobody": {Viewer{}, "", false},
+		"anyone":              {Viewer{Anyone: true}, "", true},
+	} {
+		if got := tt.viewer.Owns(tt.owner); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func FuzzCredentials(f *testing.F) {
+	token, err := tokens.Mint(account, 24*time.Hour)
+	if err != nil {
+		f.Fatal(err)
+	}
+	header, payload, _ := strings.Cut(token, ".")
+	f.Add("Bearer "+token, "")
+	f.Add("", "session="+token)
+	f.Add("Bearer eyJhbGciOiJub25lIn0."+payload, "x")
+	f.Add("Bearer "+header+"..", "session=a.b.c")
+	f.Fuzz(func(t *testing.T, authorization, cookie string) {
+		v, err := tokens.Authenticate(request("Authorization", authorization, "Cookie", cookie))
+		genuine := strings.Contains(authorization, token) || strings.Contains(cookie, token)
+		if err == nil && (!genuine || v.Account != account) {
+			t.Errorf("%q, %q make viewer %+v", authorization, cookie, v)
+		}
+		if err != nil && !errors.Is(err, ErrMissing) && !errors.Is(err, ErrInvalid) {
+			t.Errorf("error %v is of no kind", err)
+		}
+	})
+}

@@ -1,0 +1,270 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	someJob = job.ID("aaaaaaaa-0000-4000-8000-000000000000")
+	owner   = "11111111-0000-4000-8000-000000000000"
+)
+
+// until is an Authenticator of the owner's whose credentials end some time from now.
+type until time.Duration
+
+func (u until) Authenticate(*http.Request) (auth.Viewer, error) {
+	return auth.Viewer{Account: owner, Expires: time.Now().Add(time.Duration(u))}, nil
+}
+
+// viewer is a client's end: what was written to it, and whether it takes more.
+type viewer struct {
+	mu       sync.Mutex
+	written  bytes.Buffer
+	deadline time.Time
+	stalled  bool
+	header   http.Header
+	status   int
+}
+
+func (v *viewer) Header() http.Header    { return v.header }
+func (v *viewer) WriteHeader(status int) { v.status = status }
+
+func (v *viewer) SetWriteDeadline(deadline time.Time) error {
+	v.deadline = deadline
+	return nil
+}
+
+func (v *viewer) Write(p []byte) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stalled {
+		time.Sleep(time.Until(v.deadline))
+		return 0, os.ErrDeadlineExceeded
+	}
+	return v.written.Write(p)
+}
+
+func (v *viewer) FlushError() error { return nil }
+
+// take returns what was written since the last time.
+func (v *viewer) take() string {
+	synctest.Wait()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	text := v.written.String()
+	v.written.Reset()
+	return text
+}
+
+// open opens a stream of someJob in the bubble, and returns its viewer and a channel that is closed when it ends.
+func open(t *testing.T, a *API, query string) (*viewer, <-chan struct{}) {
+	t.Helper()
+	handler, err := a.Handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &viewer{header: http.Header{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/api/jobs/"+string(someJob)+"/progress"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		handler.ServeHTTP(v, r)
+	}()
+	synctest.Wait()
+	if ids, epoch := a.Hub.Take(10); len(ids) > 0 {
+		a.Hub.Settle(epoch, []job.Snapshot{{ID: someJob, Found: true, State: running(1)}})
+	}
+	return v, ended
+}
+
+func running(done int64) job.State {
+	return job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: done, Total: 10}}
+}
+
+func newAPI(authenticator Authenticator) *API {
+	registry := prometheus.NewRegistry()
+	h := hub.New(registry)
+	h.Relisten()
+	h.SetLive(true)
+	return New(Config{
+		Hub: h, Auth: authenticator,
+		PingInterval: 30 * time.Second, WriteTimeout: 10 * time.Second, MaxStreams: 1000, MaxStreamsPerAccount: 1000,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: registry,
+	})
+}
+
+func ended(c <-chan struct{}) bool {
+	synctest.Wait()
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestPingAfterSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(until(time.Hour))
+		plain, _ := open(t, a, "")
+		asked, _ := open(t, a, "?heartbeat=1")
+		plain.take()
+		asked.take()
+		time.Sleep(29 * time.Second)
+		a.Hub.Apply(job.Notice{Kind: job.KindState, Job: someJob, XID: 1, State: running(2)})
+		if got := plain.take(); !strings.Contains(got, `"done":2`) || strings.Contains(got, "ping") {
+			t.Errorf("after a change: %q", got)
+		}
+		asked.take()
+		time.Sleep(29 * time.Second)
+		if got := plain.take(); got != "" {
+			t.Errorf("29 s after a frame: %q", got)
+		}
+		time.Sleep(time.Second)
+		if got := plain.take(); got != ": ping\n\n" {
+			t.Errorf("30 s after a frame: %q", got)
+		}
+		if got := asked.take(); got != ": ping\n\nevent: heartbeat\ndata: {}\n\n" {
+			t.Errorf("30 s after a frame, to one who asked: %q", got)
+		}
+		time.Sleep(30 * time.Second)
+		if got := plain.take(); got != ": ping\n\n" {
+			t.Errorf("60 s after a frame: %q", got)
+		}
+	})
+}
+
+func TestStreamEndsWithItsCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, end := open(t, newAPI(until(time.Hour)), "")
+		time.Sleep(time.Hour - time.Second)
+		if ended(end) {
+			t.Error("the stream ended too early")
+		}
+		time.Sleep(time.Second)
+		if !ended(end) {
+			t.Error("the stream goes on")
+		}
+	})
+}
+
+func TestViewerThatDoesNotReadIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(until(time.Hour))
+		v, end := open(t, a, "")
+		v.take()
+		v.mu.Lock()
+		v.stalled = true
+		v.mu.Unlock()
+		a.Hub.Apply(job.Notice{Kind: job.KindState, Job: someJob, XID: 1, State: running(2)})
+		time.Sleep(10*time.Second - time.Millisecond)
+		if ended(end) {
+			t.Error("the stream ended too early")
+		}
+		time.Sleep(time.Millisecond)
+		if !ended(end) {
+			t.Error("the stream goes on")
+		}
+	})
+}
+
+func TestSilentStreamHasNoDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := open(t, newAPI(until(time.Hour)), "")
+		v.take()
+		if !v.deadline.IsZero() {
+			t.Errorf("the deadline of the last write is still set")
+		}
+	})
+}
+
+func TestDrainSpreadsTheEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(until(time.Hour))
+		ends := make([]<-chan struct{}, 300)
+		for i := range ends {
+			_, ends[i] = open(t, a, "")
+		}
+		drained := make(chan error, 1)
+		go func() { drained <- a.Drain(t.Context(), 6*time.Second) }()
+		for second, last := 1, 0; second <= 6; second++ {
+			time.Sleep(time.Second)
+			now := 0
+			for _, end := range ends {
+				if ended(end) {
+					now++
+				}
+			}
+			if n := now - last; n < 20 || n > 90 { // 50 on average
+				t.Errorf("%d streams ended in second %d", n, second)
+			}
+			last = now
+		}
+		if err := <-drained; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestDrainEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(until(time.Hour))
+		open(t, a, "")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := a.Drain(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestTheMoreAreTurnedAwayTheLongerTheyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c crowd
+		longest := func(n int) (longest time.Duration) {
+			for range n {
+				if w := c.wait(); w < time.Second || w > time.Second+mostSpread {
+					t.Errorf("wait %s", w)
+				} else {
+					longest = max(longest, w)
+				}
+			}
+			return longest
+		}
+		if w := longest(10); w > time.Second+leastSpread {
+			t.Errorf("few wait %s", w)
+		}
+		if w := longest(4000); w < 10*time.Second {
+			t.Errorf("many wait only %s", w)
+		}
+		time.Sleep(2 * crowdPeriod)
+		if w := longest(10); w > time.Second+leastSpread {
+			t.Errorf("few wait %s after the crowd has gone", w)
+		}
+	})
+}
