@@ -20,19 +20,22 @@ const MaxCount = 1<<53 - 1
 // ParseProgress reads the progress column. It never fails: whatever is missing, or is no integer from 0 to MaxCount,
 // counts as 0.
 func ParseProgress(column []byte) Progress {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(column, &fields) != nil {
+	var counts struct{ Done, Total, Succeeded, Failed json.RawMessage }
+	if json.Unmarshal(column, &counts) != nil {
 		return Progress{}
 	}
 	return Progress{
-		Done:      parseCount(fields["done"]),
-		Total:     parseCount(fields["total"]),
-		Succeeded: parseCount(fields["succeeded"]),
-		Failed:    parseCount(fields["failed"]),
+		Done:      parseCount(counts.Done),
+		Total:     parseCount(counts.Total),
+		Succeeded: parseCount(counts.Succeeded),
+		Failed:    parseCount(counts.Failed),
 	}
 }
 
 func parseCount(number json.RawMessage) int64 {
+	if len(number) == 0 || number[0] == 'n' { // missing, or null
+		return 0
+	}
 	n, err := strconv.ParseInt(string(number), 10, 64)
 	if err != nil {
 		// 5.0 is the integer 5 to whoever wrote it from a language with one kind of number.
