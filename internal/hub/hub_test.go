@@ -153,8 +153,9 @@ func TestFinalIDIsTheSameOnEveryServerAndNotThatOfAnotherEnd(t *testing.T) {
 	}
 	other := ended
 	other.Progress.Failed = 1
-	if final(ended) != final(ended) || final(ended) == final(other) {
-		t.Errorf("ids %q, %q of one end, %q of another", final(ended), final(ended), final(other))
+	here, there, another := final(ended), final(ended), final(other)
+	if here != there || here == another {
+		t.Errorf("ids %q, %q of one end, %q of another", here, there, another)
 	}
 }
 
