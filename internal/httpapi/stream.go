@@ -35,16 +35,22 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	defer release()
 
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
 	watcher, err := a.Hub.Watch(ctx, id)
-	cancel()
 	if err != nil {
 		return err
 	}
 	defer watcher.Close()
+	lastEventID := lastEventID(r)
+	if !viewer.Owns(watcher.Account()) || watcher.Seen(lastEventID) {
+		// Either ends the client for good, so it is said of the row as it is now.
+		if err := watcher.Refresh(ctx); err != nil {
+			return err
+		}
+	}
 	if !viewer.Owns(watcher.Account()) {
 		return errJobNotFound
 	}
-	lastEventID := lastEventID(r)
 	if watcher.Seen(lastEventID) {
 		w.WriteHeader(http.StatusNoContent)
 		return nil

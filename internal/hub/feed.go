@@ -63,12 +63,13 @@ func (h *Hub) Wanted() <-chan struct{} { return h.wake }
 func (h *Hub) Take(limit int) (ids []job.ID, epoch uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for id := range h.wanted {
+	for id, t := range h.wanted {
 		if len(ids) == limit {
 			break
 		}
 		ids = append(ids, id)
 		delete(h.wanted, id)
+		t.reading, t.awaited = append(t.reading, t.awaited...), nil
 	}
 	return ids, h.epoch
 }
@@ -85,17 +86,18 @@ func (h *Hub) settle(epoch uint64, s job.Snapshot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[s.ID]
-	if t == nil || epoch != h.epoch {
-		return // in a new epoch the topic is wanted already
+	if t == nil {
+		return
 	}
-	if reread := t.applySnapshot(s); reread {
+	if epoch != h.epoch || t.applySnapshot(s) {
+		t.retry()
 		h.want(t)
 		return
 	}
-	t.answer(nil)
 	if !s.Found {
 		h.forget(t) // if the job comes to be, that is a new topic
 	}
+	t.answer(nil)
 }
 
 // Fail says that the jobs could not be read. Those who wait for one are told so; those who watch one keep what they

@@ -54,31 +54,16 @@ func New(reg prometheus.Registerer) *Hub {
 // together share one read. It fails with ErrNotFound, ErrUnavailable or the error of ctx. The caller closes the
 // Watcher.
 func (h *Hub) Watch(ctx context.Context, id job.ID) (*Watcher, error) {
-	w, awaited := h.join(id)
-	if awaited != nil {
-		var err error
-		select {
-		case <-awaited.done:
-			err = awaited.err
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if err != nil {
-			w.Close()
-			return nil, err
-		}
+	w, read := h.join(id)
+	if err := read.wait(ctx); err != nil {
+		w.Close()
+		return nil, err
 	}
 	if !w.topic.found() {
 		w.Close()
 		return nil, ErrNotFound
 	}
 	return w, nil
-}
-
-// read is a read of a row that somebody waits for. err may be looked at once done is closed.
-type read struct {
-	done chan struct{}
-	err  error
 }
 
 func (h *Hub) join(id job.ID) (*Watcher, *read) {
@@ -91,14 +76,13 @@ func (h *Hub) join(id job.ID) (*Watcher, *read) {
 	}
 	t.watchers++
 	w := &Watcher{hub: h, topic: t}
-	if h.live && t.current() {
+	switch {
+	case h.live && t.current():
 		return w, nil
+	case len(t.reading) > 0: // what it may be too early to see will be notified
+		return w, t.reading[0]
 	}
-	if t.awaited == nil {
-		t.awaited = &read{done: make(chan struct{})}
-		h.want(t)
-	}
-	return w, t.awaited
+	return w, h.await(t)
 }
 
 func (h *Hub) leave(t *topic) {
@@ -114,21 +98,14 @@ func (h *Hub) leave(t *topic) {
 	}
 }
 
-// want has the topic read. The caller holds mu.
-func (h *Hub) want(t *topic) {
-	h.wanted[t.id] = t
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
-
-// forget drops the topic. The caller holds mu.
+// forget drops the topic; whoever waits for a read of it has its answer. The caller holds mu.
 func (h *Hub) forget(t *topic) {
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
 		delete(h.wanted, t.id)
 	}
+	t.reading, t.awaited = append(t.reading, t.awaited...), nil
+	t.answer(nil)
 }
 
 // Live tells whether the bus hears the database, and gives a channel that is closed when that changes.

@@ -56,12 +56,12 @@ func liveHub() *Hub {
 // watch watches jobA, whose row is as s says. The watcher goes with the test.
 func watch(t *testing.T, h *Hub, s job.Snapshot) *Watcher {
 	t.Helper()
-	w, awaited := h.join(jobA)
+	w, read := h.join(jobA)
 	t.Cleanup(w.Close)
-	if awaited != nil {
+	if read != nil {
 		_, epoch := h.Take(10)
 		h.Settle(epoch, []job.Snapshot{s})
-		<-awaited.done
+		<-read.done
 	}
 	return w
 }
@@ -274,7 +274,7 @@ func TestReadThatFailsIsToldAndTriedAgainForThoseWhoWatch(t *testing.T) {
 	}()
 	for {
 		h.mu.Lock()
-		waiting := h.topics[jobA].awaited != nil
+		waiting := len(h.topics[jobA].awaited) > 0
 		h.mu.Unlock()
 		if waiting {
 			break
@@ -302,6 +302,28 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	if len(h.topics) != 0 {
 		t.Error("the topic stayed")
 	}
+}
+
+func TestRefreshWaitsForAReadThatBeginsAfterIt(t *testing.T) {
+	h := liveHub()
+	w := watch(t, h, row(running(1), 100))
+	h.Sweep()
+	_, epoch := h.Take(10)
+	refreshed := make(chan error, 1)
+	go func() { refreshed <- w.Refresh(t.Context()) }()
+	<-h.Wanted()
+	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	select {
+	case <-refreshed:
+		t.Error("content with a read that had begun before")
+	case <-time.After(10 * time.Millisecond):
+	}
+	_, epoch = h.Take(10)
+	h.Settle(epoch, []job.Snapshot{row(running(2), 101)})
+	if err := <-refreshed; err != nil {
+		t.Error(err)
+	}
+	expect(t, w.Changes(0), progressEvent(2), statusEvent(job.Running))
 }
 
 func TestDeletedJobEndsItsViewersAndIsForgotten(t *testing.T) {

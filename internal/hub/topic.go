@@ -20,7 +20,8 @@ type topic struct {
 	// Guarded by Hub.mu.
 	watchers  int
 	idleSince time.Time // when watchers became 0
-	awaited   *read     // nil when nobody waits for a read
+	awaited   []*read   // that have not begun
+	reading   []*read   // that have
 
 	mu      sync.Mutex
 	version uint64
@@ -57,16 +58,6 @@ func newTopic(id job.ID, encoded prometheus.Counter) *topic {
 		encoded: encoded,
 		items:   make(map[string]*part),
 	}
-}
-
-// answer ends the read that somebody waits for. The caller holds Hub.mu.
-func (t *topic) answer(err error) {
-	if t.awaited == nil {
-		return
-	}
-	t.awaited.err = err
-	close(t.awaited.done)
-	t.awaited = nil
 }
 
 // show makes s what viewers see. Parts get their versions in the order in which viewers are to hear of them: the

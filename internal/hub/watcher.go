@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -14,6 +15,24 @@ type Watcher struct {
 
 // Close ends the watch. It may be called more than once.
 func (w *Watcher) Close() { w.once.Do(func() { w.hub.leave(w.topic) }) }
+
+// Refresh reads the row once more, and waits for that: what ends a client for good must not be said of a row that has
+// changed a moment ago. It fails as Watch does.
+func (w *Watcher) Refresh(ctx context.Context) error {
+	w.hub.mu.Lock()
+	var read *read
+	if w.hub.topics[w.topic.id] == w.topic { // else it is forgotten, because the row is gone
+		read = w.hub.await(w.topic)
+	}
+	w.hub.mu.Unlock()
+	if err := read.wait(ctx); err != nil {
+		return err
+	}
+	if !w.topic.found() {
+		return ErrNotFound
+	}
+	return nil
+}
 
 // Account is the job's owner now; "" when it has none.
 func (w *Watcher) Account() string {

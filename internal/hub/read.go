@@ -1,0 +1,56 @@
+package hub
+
+import "context"
+
+// read is a read of a row that somebody waits for. A topic's reads are awaited until Take hands its job out, then
+// reading until Settle or Fail.
+type read struct {
+	done chan struct{}
+	err  error // may be looked at once done is closed
+}
+
+// wait waits for the end of the read; no read has ended already.
+func (r *read) wait(ctx context.Context) error {
+	if r == nil {
+		return nil
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// await has the topic read, and returns the read, which begins after this call. The caller holds mu.
+func (h *Hub) await(t *topic) *read {
+	if len(t.awaited) == 0 {
+		t.awaited = append(t.awaited, &read{done: make(chan struct{})})
+		h.want(t)
+	}
+	return t.awaited[0]
+}
+
+// want has the topic read. The caller holds mu.
+func (h *Hub) want(t *topic) {
+	h.wanted[t.id] = t
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// answer ends the reads that have begun. The caller holds Hub.mu.
+func (t *topic) answer(err error) {
+	for _, r := range t.reading {
+		r.err = err
+		close(r.done)
+	}
+	t.reading = nil
+}
+
+// retry has those who wait for a read that told nothing wait for the next. The caller holds Hub.mu.
+func (t *topic) retry() {
+	t.awaited = append(t.awaited, t.reading...)
+	t.reading = nil
+}
