@@ -51,8 +51,8 @@ down: ## End what up began, with its data
 may_install = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
 
 postgres:
-	@if [ -z "$$TEST_DATABASE_URL$$DATABASE_URL" ] && ! docker info >/dev/null 2>&1 && \
-	    ! command -v pg_config >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && $(may_install); then \
+	@if [ -z "$$TEST_DATABASE_URL" ] && ! docker info >/dev/null 2>&1 && ! command -v initdb >/dev/null && \
+	    ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && $(may_install); then \
 		echo "No Docker engine and no PostgreSQL here: installing Debian's postgresql"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql >/dev/null; \
 	fi

@@ -33,6 +33,7 @@ func role(t *testing.T, admin *pgx.Conn, name string) string {
 // The job table is somebody else's, and its row-level security denies all. The service's role and the worker's have
 // nothing but what install grants.
 func TestServiceAndWorkerNeedNothingElse(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	admin := session(t, url)
 	owner, service, worker := role(t, admin, "owner"), role(t, admin, "service"), role(t, admin, "worker")
@@ -77,6 +78,7 @@ func TestServiceAndWorkerNeedNothingElse(t *testing.T) {
 }
 
 func TestInstallNeedsToSeeTheRows(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	admin := session(t, url)
 	owner, other := role(t, admin, "owner"), role(t, admin, "other")

@@ -97,6 +97,7 @@ func snapshot(t *testing.T, url string, id job.ID) job.Snapshot {
 }
 
 func TestUpdateOfAPublishedColumnNotifiesTheCommittedState(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, writer := listen(t, url), session(t, url)
 	id := insert(t, writer)
@@ -126,6 +127,7 @@ func TestUpdateOfAPublishedColumnNotifiesTheCommittedState(t *testing.T) {
 }
 
 func TestTransactionNotifiesOnlyTheStateItCommits(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, writer := listen(t, url), session(t, url)
 	insert(t, writer)
@@ -151,6 +153,7 @@ func TestTransactionNotifiesOnlyTheStateItCommits(t *testing.T) {
 }
 
 func TestItemsOfOneTransactionKeepTheirOrderAndNumber(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, worker := listen(t, url), session(t, url)
 	id := insert(t, worker)
@@ -175,6 +178,7 @@ func TestItemsOfOneTransactionKeepTheirOrderAndNumber(t *testing.T) {
 }
 
 func TestNotifyOffSilencesTriggerAndItem(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, writer := listen(t, url), session(t, url)
 	id := insert(t, writer)
@@ -212,6 +216,7 @@ func isCut(got, text string, characters int) bool {
 }
 
 func TestWriterNeverBreaksBecauseOfALongError(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, writer := listen(t, url), session(t, url)
 	id := insert(t, writer)
@@ -228,6 +233,7 @@ func TestWriterNeverBreaksBecauseOfALongError(t *testing.T) {
 }
 
 func TestWriterNeverBreaksBecauseOfALongLabel(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, worker := listen(t, url), session(t, url)
 	id := insert(t, worker)
@@ -242,6 +248,7 @@ func TestWriterNeverBreaksBecauseOfALongLabel(t *testing.T) {
 }
 
 func TestWriterNeverBreaksBecauseOfOddProgress(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	listener, writer := listen(t, url), session(t, url)
 	id := insert(t, writer)
@@ -271,6 +278,7 @@ func TestWriterNeverBreaksBecauseOfOddProgress(t *testing.T) {
 }
 
 func TestFaultInTheTriggerIsAWarningAndTheUpdateCommits(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -297,6 +305,7 @@ func TestFaultInTheTriggerIsAWarningAndTheUpdateCommits(t *testing.T) {
 }
 
 func TestItemRefusesWhatMakesNoSense(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	worker := session(t, url)
 	for call, want := range map[string]string{
@@ -312,6 +321,7 @@ func TestItemRefusesWhatMakesNoSense(t *testing.T) {
 }
 
 func TestInstallIsIdempotentMovesAndLeavesNoTrace(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	admin := session(t, url)
 	listener := listen(t, url)
@@ -355,6 +365,7 @@ func TestInstallIsIdempotentMovesAndLeavesNoTrace(t *testing.T) {
 }
 
 func TestInstallSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	admin := session(t, url)
 	exec(t, admin, `create table thin (id uuid, status text)`)
@@ -371,6 +382,7 @@ func TestInstallSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestFilesRunAsTheyAre(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	admin := session(t, url)
 	for _, script := range []string{sql.Uninstall, sql.Job, sql.Install, sql.Install, sql.Job, sql.Uninstall} {

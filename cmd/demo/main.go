@@ -25,6 +25,8 @@ type settings struct {
 	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"Database to use. Default of up: a throwaway one."`
 	Addr        string `env:"DEMO_ADDR" default:"127.0.0.1:8000" help:"Address of the page."`
 	JWTSecret   string `env:"JOBPROGRESS_JWT_SECRET" help:"Key of the tokens, the server's. Default of up: a random one."`
+
+	throwaway bool // the database is the demo's own
 }
 
 // tokenTTL is how long somebody stays signed in: longer than anybody looks at a demo.

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,7 +40,7 @@ func (u *upCommand) Run(s *settings, r *run) error {
 		}
 		defer database.Stop()
 		fmt.Printf("  %s\n", database.From)
-		s.DatabaseURL = database.URL
+		s.DatabaseURL, s.throwaway = database.URL, true
 	}
 	if err := prepare(r.ctx, s.DatabaseURL); err != nil {
 		return err
@@ -53,7 +55,11 @@ func (u *upCommand) Run(s *settings, r *run) error {
 
 	// The children end before the database does, the workers with a last word about their jobs.
 	g, ctx := errgroup.WithContext(r.ctx)
-	environment := append(os.Environ(), "DATABASE_URL="+s.DatabaseURL, "JOBPROGRESS_JWT_SECRET="+s.JWTSecret)
+	// What the caller has set for a jobprogress of their own is not for these.
+	environment := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "JOBPROGRESS_") || strings.HasPrefix(v, "LISTEN_DATABASE_URL=")
+	})
+	environment = append(environment, "DATABASE_URL="+s.DatabaseURL, "JOBPROGRESS_JWT_SECRET="+s.JWTSecret)
 	log, logEnd := io.Pipe()
 	g.Go(func() error {
 		defer logEnd.Close()
@@ -107,11 +113,7 @@ func serving(log io.Reader) (url string, err error) {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		if found := servingLine.FindStringSubmatch(lines.Text()); found != nil {
-			go func() {
-				for lines.Scan() {
-					fmt.Fprintln(os.Stderr, lines.Text())
-				}
-			}()
+			go io.Copy(os.Stderr, log)
 			return found[1], nil
 		}
 		fmt.Fprintln(os.Stderr, lines.Text())
@@ -124,6 +126,10 @@ func printUsage(s *settings, page string) error {
 	if err != nil {
 		return err
 	}
+	ending := "Ctrl-C ends it all and leaves nothing behind."
+	if !s.throwaway {
+		ending = "Ctrl-C ends it all. The jobs stay in your database, and jobprogress stays attached."
+	}
 	fmt.Printf(`
 The page:           %s/
 
@@ -133,7 +139,7 @@ One job as a stream:
 See it move, there and on the page:
   psql '%s' -c "update job set progress = jsonb_build_object('total', 10, 'done', (progress->>'done')::int + 1, 'succeeded', (progress->>'done')::int + 1, 'failed', 0) where id = '%s'"
 
-Ctrl-C ends it all and leaves nothing behind.
-`, page, token, page, byHand, s.DatabaseURL, byHand)
+%s
+`, page, token, page, byHand, s.DatabaseURL, byHand, ending)
 	return nil
 }

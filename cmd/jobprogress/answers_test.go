@@ -24,6 +24,7 @@ import (
 )
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t))
 	mine := s.insert()
 	theirs := s.insert()
@@ -102,6 +103,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCredentialsInCookieAndOwnOrigin(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--cookie", "sid", "--jwt-issuer", "app")
 	id := s.insert()
 	claims := jwt.MapClaims{"sub": strings.ToUpper(ada), "exp": time.Now().Add(time.Hour).Unix(), "iss": "app"}
@@ -123,6 +125,7 @@ func TestCredentialsInCookieAndOwnOrigin(t *testing.T) {
 }
 
 func TestNoAuthenticationWhenAskedFor(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	s := serveForTest(t, url, "--jwt-secret", "", "--insecure-no-auth")
 	st := s.open(streamOf(s.insert()), "Authorization: ")
@@ -130,6 +133,7 @@ func TestNoAuthenticationWhenAskedFor(t *testing.T) {
 }
 
 func TestTooManyStreams(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--max-streams-per-account", "2", "--max-streams", "3")
 	id := s.insert()
 	first := s.open(streamOf(id))
@@ -160,6 +164,7 @@ func TestTooManyStreams(t *testing.T) {
 }
 
 func TestJSONState(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t))
 	id := s.insert()
 	response, body := s.get("/api/jobs/" + strings.ToUpper(id))
@@ -181,6 +186,7 @@ func TestJSONState(t *testing.T) {
 }
 
 func TestAllowedOriginMayRead(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--allowed-origins", "https://app.example,http://localhost:3000")
 	id := s.insert()
 	for _, origin := range []string{"https://app.example", "http://localhost:3000"} {
@@ -200,6 +206,7 @@ func TestAllowedOriginMayRead(t *testing.T) {
 }
 
 func TestHTTP2WithAndWithoutTLS(t *testing.T) {
+	t.Parallel()
 	cert, key := certificate(t)
 	for name, args := range map[string][]string{"cleartext": nil, "TLS": {"--tls-cert", cert, "--tls-key", key}} {
 		t.Run(name, func(t *testing.T) {

@@ -9,14 +9,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"jobprogress/internal/auth"
+	"jobprogress/internal/httpapi"
 )
 
 // commands is the command line. Every flag is an environment variable too.
@@ -114,7 +113,7 @@ func (c *serveCommand) faults() []error {
 	for _, address := range []struct{ value, flag, env string }{
 		{c.Addr, "addr", "JOBPROGRESS_ADDR"}, {c.AdminAddr, "admin-addr", "JOBPROGRESS_ADMIN_ADDR"},
 	} {
-		_, err := net.ResolveTCPAddr("tcp", address.value)
+		_, _, err := net.SplitHostPort(address.value)
 		check(err == nil, address.flag, address.env, "%q is not host:port", address.value)
 	}
 	switch {
@@ -130,7 +129,8 @@ func (c *serveCommand) faults() []error {
 		check(err == nil, "tls-cert", "JOBPROGRESS_TLS_CERT", "%w", err)
 	}
 	for _, origin := range c.AllowedOrigins {
-		check(exactOrigin(origin), "allowed-origins", "JOBPROGRESS_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.com", origin)
+		err := httpapi.CheckOrigin(origin)
+		check(err == nil, "allowed-origins", "JOBPROGRESS_ALLOWED_ORIGINS", "%w", err)
 	}
 	for _, d := range []struct {
 		value     time.Duration
@@ -156,11 +156,6 @@ func loopback(address string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-func exactOrigin(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && !strings.Contains(s, "*") && s == u.Scheme+"://"+u.Host
 }
 
 // errUsage is wrapped by errors about the settings.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"jobprogress/internal/pgtest"
 )
@@ -27,21 +30,48 @@ func rawConnection(t *testing.T, s *server) (net.Conn, func(string)) {
 }
 
 func TestListenerTerminatedWithStreamsOpen(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--backstop-interval", "1h")
 	id := s.insert()
 	st := s.open(streamOf(id) + "?heartbeat=1")
 	for i := range 3 {
-		s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query = 'listen "jobprogress"'`)
-		st.until("degraded")
+		s.terminateListener()
 		s.progress(id, i+1)
 		start := time.Now()
 		st.until(doneEvent(i + 1))
 		t.Logf("right again after %s", time.Since(start).Round(time.Millisecond))
+		s.eventually("reconnected", func() bool { return s.metric("jobprogress_bus_reconnects_total") == strconv.Itoa(i+1) })
 		s.ready()
 	}
 }
 
+func (s *server) terminateListener() {
+	s.t.Helper()
+	s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query = 'listen "jobprogress"'`)
+}
+
+// unreachable keeps the listener from coming back until the returned function is called.
+func (s *server) unreachable() (reachable func()) {
+	s.t.Helper()
+	allow := func(allowed bool) {
+		admin, err := pgx.Connect(s.t.Context(), pgtest.WithDatabase(s.db.Config().ConnString(), "postgres"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer admin.Close(s.t.Context())
+		_, err = admin.Exec(s.t.Context(), fmt.Sprintf(`alter database %s allow_connections %v`, s.db.Config().ConnConfig.Database, allowed))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.exec(`select 1`) // a connection to go on with
+	allow(false)
+	s.terminateListener()
+	return func() { allow(true) }
+}
+
 func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("TEST_DATABASE_URL") != "" {
 		t.Skip("the server of TEST_DATABASE_URL is not ours to stop")
 	}
@@ -99,6 +129,7 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 }
 
 func TestDatabaseAwayAtTheStart(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	line := make(chan string, 100)
@@ -107,9 +138,12 @@ func TestDatabaseAwayAtTheStart(t *testing.T) {
 		stopped <- run(ctx, []string{"serve", "--database-url", "postgres://nobody@127.0.0.1:1/none", "--addr", "127.0.0.1:0",
 			"--admin-addr", "127.0.0.1:0", "--jwt-secret", secret}, noEnv, nil, lines(line))
 	}()
-	for l := range line {
-		if strings.Contains(l, "bus not live") {
-			break
+	for waiting := true; waiting; {
+		select {
+		case l := <-line:
+			waiting = !strings.Contains(l, "bus not live")
+		case err := <-stopped:
+			t.Fatalf("serve gives up: %v", err)
 		}
 	}
 	cancel()
@@ -130,6 +164,7 @@ func (l lines) Write(p []byte) (int, error) {
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--drain-timeout", "5s")
 	id := s.insert()
 	var streams []*stream
@@ -167,7 +202,18 @@ func TestDrain(t *testing.T) {
 		t.Error("the streams were silent while they drained")
 	}
 	t.Logf("%d of %d streams heard a change, the ends spread over %s", told, len(streams), last.Sub(first).Round(time.Millisecond))
-	if err := <-s.stopped; err != nil {
-		t.Errorf("serve: %v", err)
+	s.stops()
+}
+
+// stops waits for run to return.
+func (s *server) stops() {
+	s.t.Helper()
+	select {
+	case err := <-s.stopped:
+		if err != nil {
+			s.t.Errorf("serve: %v", err)
+		}
+	case <-time.After(deadline):
+		s.t.Error("serve does not return")
 	}
 }

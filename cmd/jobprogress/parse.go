@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -28,13 +29,24 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { panic(exited) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
-		kong.Resolvers(environment(getenv)),
+		kong.Resolvers(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+			for _, name := range flag.Envs {
+				if value := getenv(name); value != "" { // compose files set what they leave empty
+					return value, nil
+				}
+			}
+			return nil, nil
+		})),
 		// What can't be read is remembered, not returned: kong would stop at the first.
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), collect(&faults, "a duration like 30s", time.ParseDuration, time.Second)),
 		kong.TypeMapper(reflect.TypeFor[int](), collect(&faults, "a whole number", strconv.Atoi, 1)),
 		kong.TypeMapper(reflect.TypeFor[float64](), collect(&faults, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, 1)),
+		kong.TypeMapper(reflect.TypeFor[bool](), flagMapper{collect(&faults, "true or false", strconv.ParseBool, false)}),
 	)
 	if err != nil {
+		return nil, err
+	}
+	if err := kong.Visit(parser.Model, hideEnvironment); err != nil {
 		return nil, err
 	}
 	parsed, err := parser.Parse(args)
@@ -49,16 +61,27 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	return c, nil
 }
 
-// environment has kong ask getenv, so that a test can give a program an environment of its own.
-func environment(getenv func(string) string) kong.ResolverFunc {
-	return func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-		for _, name := range flag.Envs {
-			if value := getenv(name); value != "" {
-				return value, nil
-			}
-		}
-		return nil, nil
+// hideEnvironment keeps kong from reading the environment itself, so that run's getenv is the only one. The help goes
+// on to name the variables.
+func hideEnvironment(node kong.Visitable, next kong.Next) error {
+	if flag, ok := node.(*kong.Flag); ok && len(flag.Envs) > 0 {
+		flag.Help += " ($" + strings.Join(flag.Envs, ", $") + ")"
+		flag.Tag.Envs = nil
 	}
+	return next(nil)
+}
+
+// flagMapper reads a bool, which may stand without a value.
+type flagMapper struct{ withValue kong.MapperFunc }
+
+func (flagMapper) IsBool() bool { return true }
+
+func (m flagMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	if ctx.Scan.Peek().Type == kong.FlagValueToken {
+		return m.withValue(ctx, target)
+	}
+	target.SetBool(true)
+	return nil
 }
 
 // collect makes a mapper that notes a value which read refuses, and goes on with stand-in, which no check minds.
@@ -72,8 +95,8 @@ func collect[T any](faults *[]error, want string, read func(string) (T, error), 
 		value, err := read(text)
 		if err != nil {
 			var env string
-			if envs := ctx.Value.Tag.Envs; len(envs) > 0 {
-				env = envs[0]
+			if flag := ctx.Value.Flag; flag != nil && len(flag.Envs) > 0 {
+				env = flag.Envs[0]
 			}
 			*faults = append(*faults, fault(ctx.Value.Name, env, "%q is not %s", text, want))
 			value = standIn

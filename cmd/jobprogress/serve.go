@@ -47,14 +47,20 @@ type serveCommand struct {
 }
 
 const (
-	// busConns are the bus's own, so that no request can keep it waiting: one reads, one probes.
-	busConns = 2
+	// busConns are the bus's own, so that no request can keep it waiting: one reads, one probes. The rest are for the
+	// time after a database that hung, when connections that were given up are still being closed.
+	busConns = 8
 	// requestConns are for the JSON state.
 	requestConns = 4
+	// closeTimeout is how long a pool may take to close.
+	closeTimeout = 500 * time.Millisecond
 	// headerTimeout bounds the time that a client may take to say what it wants.
 	headerTimeout = 10 * time.Second
 	// idleTimeout ends connections that nobody uses.
 	idleTimeout = 2 * time.Minute
+	// pingTimeout is how long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long it
+	// may take to give one.
+	pingTimeout = 15 * time.Second
 	// maxHeader bounds the size of a request, in bytes.
 	maxHeader = 32 << 10
 )
@@ -62,7 +68,8 @@ const (
 func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	log := c.logger(stderr)
 	if c.InsecureNoAuth {
-		log.Warn("authentication is off: everybody who reaches this server sees every job", "addr", c.Addr)
+		// As an error, so that no log level hides it.
+		log.Error("authentication is off: everybody who reaches this server sees every job", "addr", c.Addr)
 	} else if len(c.JWTSecret) < leastSecret {
 		log.Warn("the JWT secret is short: HS256 asks for 32 bytes or more", "bytes", len(c.JWTSecret))
 	}
@@ -73,12 +80,12 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer busStore.Close()
+	defer closeSoon(busStore)
 	requestStore, err := store.Open(c.DatabaseURL, requestConns)
 	if err != nil {
 		return err
 	}
-	defer requestStore.Close()
+	defer closeSoon(requestStore)
 
 	h := hub.New(registry)
 	listenURL := c.ListenDatabaseURL
@@ -156,6 +163,19 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	return g.Wait()
 }
 
+// closeSoon closes a pool, but does not wait for connections to a database that hangs.
+func closeSoon(s *store.Store) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
+}
+
 // serve makes nothing of the error that a server returns when it was told to stop.
 func serve(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
@@ -183,7 +203,10 @@ func (c *serveCommand) server(handler http.Handler, log *slog.Logger) *http.Serv
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		Protocols:         protocols,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// The deadline of a stream can't help where the whole connection hangs, and nobody misses a viewer that is gone
+		// without a word.
+		HTTP2:    &http.HTTP2Config{WriteByteTimeout: c.WriteTimeout, SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }
 

@@ -21,7 +21,7 @@ func (p plain) show(e event) {
 	case "progress":
 		fmt.Fprintf(p.w, "progress %d/%d succeeded %d failed %d\n", e.Done, e.Total, e.Succeeded, e.Failed)
 	case "status":
-		fmt.Fprintf(p.w, "status %s\n", e.Status)
+		fmt.Fprintf(p.w, "status %s\n", printable(e.Status))
 	case "error":
 		fmt.Fprintf(p.w, "error %s\n", printable(e.Message))
 	case "item":
@@ -100,7 +100,7 @@ func (b *bar) show(e event) {
 	case "progress":
 		b.counts = e.Progress
 	case "status":
-		b.status = e.Status
+		b.status = printable(e.Status)
 	case "error":
 		b.message = e.Message
 	case "item":

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/tmaxmax/go-sse"
 	"golang.org/x/term"
@@ -67,7 +68,9 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 	if c.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}
-	client := sse.Client{ResponseValidator: validate}
+	client := sse.Client{ResponseValidator: validate, OnRetry: func(err error, wait time.Duration) {
+		fmt.Fprintf(stderr, "%v; next try in %s\n", err, wait.Round(time.Millisecond))
+	}}
 	connection := client.NewConnection(request)
 	var ended error
 	var message string
@@ -113,7 +116,7 @@ func validate(response *http.Response) error {
 	}
 	var problem struct{ Detail string }
 	json.NewDecoder(response.Body).Decode(&problem)
-	return refusal{strings.TrimSpace(response.Status + ": " + problem.Detail)}
+	return refusal{printable(strings.TrimSpace(response.Status + ": " + problem.Detail))}
 }
 
 // temporary has the client try again.

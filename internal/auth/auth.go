@@ -38,13 +38,10 @@ func (None) Authenticate(*http.Request) (Viewer, error) { return Viewer{Anyone: 
 // credentials finds the token of a request: a bearer token, else the cookie of that name. It is never in the URL,
 // which ends up in logs.
 func credentials(r *http.Request, cookie string) (string, error) {
-	if header := r.Header.Get("Authorization"); header != "" {
-		scheme, token, _ := strings.Cut(header, " ")
-		token = strings.TrimSpace(token)
-		if !strings.EqualFold(scheme, "Bearer") || token == "" {
-			return "", errors.Join(ErrInvalid, errors.New("the Authorization header is not Bearer TOKEN"))
-		}
-		return token, nil
+	// Another scheme is somebody else's, a proxy's that asks for a password for example.
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token), nil
 	}
 	if c, err := r.Cookie(cookie); err == nil && c.Value != "" {
 		return c.Value, nil

@@ -34,6 +34,8 @@ func TestHeaderGoesBeforeCookie(t *testing.T) {
 		"cookie":                     {request("Cookie", "a=b; session="+token), nil},
 		"bad header and good cookie": {request("Authorization", "Bearer x", "Cookie", "session="+token), ErrInvalid},
 		"nothing":                    {request(), ErrMissing},
+		"bearer of nothing":          {request("Authorization", "Bearer"), ErrInvalid},
+		"a proxy's password":         {request("Authorization", "Basic eDp5", "Cookie", "session="+token), nil},
 		"another cookie":             {request("Cookie", "sid="+token), ErrMissing},
 		"empty cookie":               {request("Cookie", "session="), ErrMissing},
 	} {

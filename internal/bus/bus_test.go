@@ -156,6 +156,7 @@ func (r *running) counts(text string) {
 }
 
 func TestWhatCommitsIsTold(t *testing.T) {
+	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
 	id := r.insert()
@@ -169,6 +170,7 @@ func TestWhatCommitsIsTold(t *testing.T) {
 }
 
 func TestDeletedRowIsTold(t *testing.T) {
+	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
 	w := r.watch(r.insert())
@@ -177,6 +179,7 @@ func TestDeletedRowIsTold(t *testing.T) {
 }
 
 func TestProgressTooLargeForANoticeIsRead(t *testing.T) {
+	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
 	w := r.watch(r.insert())
@@ -185,6 +188,7 @@ func TestProgressTooLargeForANoticeIsRead(t *testing.T) {
 }
 
 func TestNoticesOfAnybodyAreCountedAndIgnored(t *testing.T) {
+	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
 	id := r.insert()
@@ -202,6 +206,7 @@ func TestNoticesOfAnybodyAreCountedAndIgnored(t *testing.T) {
 }
 
 func TestListenerTerminated(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	r := start(t, url, time.Hour)
 	r.live(true)
@@ -219,6 +224,7 @@ func TestListenerTerminated(t *testing.T) {
 }
 
 func TestAllNoticesLost(t *testing.T) {
+	t.Parallel()
 	r := start(t, pgtest.New(t), 200*time.Millisecond)
 	r.live(true)
 	w := r.watch(r.insert())
@@ -230,14 +236,21 @@ func TestAllNoticesLost(t *testing.T) {
 }
 
 func TestNotInstalled(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	r := start(t, url, time.Hour)
-	r.live(true)
-	_, err := r.hub.Watch(t.Context(), r.insert())
+	id := r.insert()
+	_, err := r.hub.Watch(t.Context(), id)
 	if err == nil || !strings.Contains(err.Error(), "Run jobprogress install") {
 		t.Errorf("error %v does not say what to do", err)
 	}
+	r.counts(`jobprogress_bus_live 0`)
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	r.live(true)
+	r.sees(r.watch(id), "running")
 }

@@ -57,6 +57,7 @@ func interleavings(done []int) [][]int {
 }
 
 func TestHandOverInEveryInterleaving(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	rows, err := store.Open(url, 2)
 	if err != nil {

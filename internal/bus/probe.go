@@ -32,17 +32,21 @@ func (b *Bus) probe(ctx context.Context) {
 			return
 		}
 		start := time.Now()
-		err := b.roundTrip(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			b.degraded(err)
-			b.cut()
-		default:
-			b.metrics.roundTrip.Observe(time.Since(start).Seconds())
-			b.live()
+		if err := b.roundTrip(ctx); err != nil {
+			if ctx.Err() == nil {
+				b.degraded(err)
+				b.cut()
+			}
+			continue
 		}
+		b.metrics.roundTrip.Observe(time.Since(start).Seconds())
+		if err := b.canRead(ctx); err != nil {
+			if ctx.Err() == nil {
+				b.degraded(err)
+			}
+			continue
+		}
+		b.live()
 	}
 }
 
@@ -68,4 +72,12 @@ func (b *Bus) roundTrip(ctx context.Context) error {
 			return errNoEcho
 		}
 	}
+}
+
+// canRead tells whether rows can be read: jobprogress may not be installed, or not for this role.
+func (b *Bus) canRead(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := b.Store.Snapshot(ctx, nil)
+	return err
 }

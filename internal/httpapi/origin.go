@@ -5,23 +5,37 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/jub0bs/cors"
 )
 
+// CheckOrigin tells what is wrong with an origin of the allow-list.
+func CheckOrigin(origin string) error {
+	if strings.Contains(origin, "*") {
+		return fmt.Errorf("%q is not exact: name one origin like https://app.example.com", origin)
+	}
+	if _, err := newCORS([]string{origin}); err != nil {
+		return fmt.Errorf("%q is not an origin like https://app.example.com: %w", origin, err)
+	}
+	return nil
+}
+
+func newCORS(origins []string) (*cors.Middleware, error) {
+	return cors.NewMiddleware(cors.Config{
+		Origins:         origins,
+		Credentialed:    true,
+		Methods:         []string{http.MethodGet, http.MethodHead},
+		RequestHeaders:  []string{"Authorization", "Cache-Control", "If-None-Match", "Last-Event-ID"},
+		ResponseHeaders: []string{"ETag", "Retry-After"},
+		ExtraConfig:     cors.ExtraConfig{DangerouslyTolerateInsecureOrigins: true}, // http is the operator's to judge
+	})
+}
+
 // checkOrigin refuses pages of foreign origins, and lets those of the allow-list read with credentials (CORS).
 func (a *API) checkOrigin(next http.Handler) (http.Handler, error) {
 	if len(a.AllowedOrigins) > 0 {
-		c, err := cors.NewMiddleware(cors.Config{
-			Origins:        a.AllowedOrigins,
-			Credentialed:   true,
-			Methods:        []string{http.MethodGet, http.MethodHead},
-			RequestHeaders: []string{"Authorization", "Cache-Control", "If-None-Match", "Last-Event-ID"},
-			ResponseHeaders: []string{
-				"ETag", "Retry-After",
-			},
-			ExtraConfig: cors.ExtraConfig{DangerouslyTolerateInsecureOrigins: true}, // http is the operator's to judge
-		})
+		c, err := newCORS(a.AllowedOrigins)
 		if err != nil {
 			return nil, fmt.Errorf("allowed origins: %w", err)
 		}

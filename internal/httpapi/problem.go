@@ -48,6 +48,7 @@ var (
 	errOverCapacity        = newProblem(http.StatusServiceUnavailable, "over_capacity", "This server has too many streams open.")
 	errDraining            = newProblem(http.StatusServiceUnavailable, "draining", "This server is about to stop.")
 	errDatabaseUnavailable = newProblem(http.StatusServiceUnavailable, "database_unavailable", "The job can't be read now.")
+	errBody                = newProblem(http.StatusBadRequest, "invalid_body", "Nothing here takes a body, and this one is too long or too slow to be passed over.")
 	errInternal            = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here. The server's log says what.")
 )
 
@@ -76,26 +77,31 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error, methods .
 			return
 		}
 		err := h(w, r)
-		if err == nil || r.Context().Err() != nil {
-			return
+		if err != nil && r.Context().Err() != nil {
+			panic(http.ErrAbortHandler) // nobody is there to be told, and silence would be taken for a 200
 		}
-		a.refuse(w, r, err)
+		if err != nil {
+			a.refuse(w, r, err)
+		}
 	})
 }
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := asProblem(err)
 	a.metrics.refused.WithLabelValues(p.Code).Inc()
-	if p == errInternal {
+	switch p {
+	case errInternal:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
+	case errDatabaseUnavailable:
+		a.troubled.Do(func() { a.Log.Warn("job not read", "error", err) })
 	}
 	header := w.Header()
+	header.Set("Cache-Control", "no-store")
 	if p.temporary() {
 		wait := a.crowd.wait()
-		if acceptsStream(r) {
+		if r.Pattern == streamPattern && acceptsStream(r) {
 			// EventSource gives up for ever on any status but 200.
 			header.Set("Content-Type", sse.ContentType)
-			header.Set("Cache-Control", "no-store")
 			b := sse.AppendRetry(nil, wait)
 			w.Write(sse.AppendComment(b, p.Code))
 			return
@@ -110,7 +116,6 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		header.Set("WWW-Authenticate", challenge)
 	}
 	header.Set("Content-Type", "application/problem+json")
-	header.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(p)
 }

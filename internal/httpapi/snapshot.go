@@ -44,6 +44,7 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("ETag", `"`+base64.RawURLEncoding.EncodeToString(digest[:12])+`"`)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "private, no-cache")
+	r.Header.Del("Range") // half a state is none
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
 	return nil
 }

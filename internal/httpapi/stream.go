@@ -52,6 +52,7 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 		return errJobNotFound
 	}
 	if watcher.Seen(lastEventID) {
+		w.Header().Set("Cache-Control", "no-store") // the job may be started again
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
@@ -73,6 +74,7 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	a.metrics.open.Inc()
 	defer a.metrics.open.Dec()
 	a.metrics.ended.WithLabelValues(s.run(r.Context())).Inc()
+	s.writer.hurry() // the end of the answer is a write too
 	return nil
 }
 

@@ -21,6 +21,12 @@ type writer struct {
 	count  int         // all frames in the buffer
 }
 
+// hurry sets the deadline of what is written next, and returns it.
+func (w *writer) hurry() (deadline time.Time, err error) {
+	deadline = time.Now().Add(w.timeout)
+	return deadline, w.rc.SetWriteDeadline(deadline)
+}
+
 // keepBuffer is the size up to which a stream keeps its buffer between writes: a few frames. A first batch with
 // hundreds of items must not stay in memory for each viewer.
 const keepBuffer = 4096
@@ -62,8 +68,8 @@ func (w *writer) flush() (wrote bool, err error) {
 		return false, nil
 	}
 	// The deadline is for this write only: HTTP/2 ends a silent stream when one passes.
-	deadline := time.Now().Add(w.timeout)
-	if err := w.rc.SetWriteDeadline(deadline); err != nil {
+	deadline, err := w.hurry()
+	if err != nil {
 		return false, err
 	}
 	n, err := w.w.Write(w.buffer)

@@ -197,12 +197,16 @@ func (p *process) halt(ctx context.Context, immediate bool) error {
 }
 
 func (p *process) stop() error {
-	for _, l := range p.leashes {
-		l.Close()
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
-	return gone(ctx, p.dir)
+	// The last one holds the server, those before it only a directory that the server must not miss.
+	for _, l := range slices.Backward(p.leashes) {
+		l.Close()
+		if err := gone(ctx, p.dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gone waits until there is no such file.

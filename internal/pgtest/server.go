@@ -40,6 +40,9 @@ const (
 // tried. The caller calls Stop.
 func Start(ctx context.Context, say func(format string, args ...any)) (*Server, error) {
 	if url := os.Getenv("TEST_DATABASE_URL"); url != "" {
+		if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
+			return nil, errors.New("TEST_DATABASE_URL is not like postgres://user:password@host/database")
+		}
 		if err := ready(ctx, url, nil); err != nil {
 			return nil, fmt.Errorf("TEST_DATABASE_URL: %w", err)
 		}

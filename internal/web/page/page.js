@@ -121,8 +121,12 @@ class Job {
     this.card.querySelector(".items").replaceChildren(...lines);
   }
 
-  remove() {
+  close() {
     this.source?.close();
+  }
+
+  remove() {
+    this.close();
     this.card.remove();
   }
 }
@@ -174,6 +178,15 @@ async function list() {
     setTimeout(list, listInterval);
   }
 }
+
+// A browser opens six connections to a host, in all tabs together: those that nobody sees give theirs back.
+document.addEventListener("visibilitychange", () => {
+  for (const job of jobs.values()) {
+    if (job.connection === "ended") continue;
+    job.close();
+    if (!document.hidden) job.watch();
+  }
+});
 
 async function start() {
   const { account, accounts } = await (await fetch("/session")).json();
