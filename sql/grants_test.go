@@ -77,6 +77,64 @@ func TestServiceAndWorkerNeedNothingElse(t *testing.T) {
 	}
 }
 
+func TestRowsThatAreHiddenLaterAreAnErrorNotDeleted(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	admin := session(t, url)
+	owner := role(t, admin, "owner")
+	var database string
+	if err := admin.QueryRow(t.Context(), `select current_database()`).Scan(&database); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, `alter table job owner to `+owner+`; grant create on database `+database+` to `+owner)
+	ownerURL := pgtest.WithRole(url, owner)
+	if err := store.Install(t.Context(), ownerURL, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, `alter table job force row level security`)
+	if _, err := admin.Exec(t.Context(), `select * from jobprogress.snapshot(array[gen_random_uuid()])`); err == nil || !strings.Contains(err.Error(), "row-level security") {
+		t.Errorf("error %v", err)
+	}
+
+	// Somebody else's schema is not built upon: its functions would run with other rights.
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err == nil || !strings.Contains(err.Error(), "not owned by") {
+		t.Errorf("installed into another's schema: %v", err)
+	}
+}
+
+func TestDefaultPrivilegesGrantNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	admin := session(t, url)
+	anon, service := role(t, admin, "anon"), role(t, admin, "service")
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, `alter default privileges grant execute on functions to `+anon+`; alter default privileges grant usage on schemas to `+anon)
+	may := func(who string) (may bool) {
+		err := admin.QueryRow(t.Context(), `select has_function_privilege($1, 'jobprogress.snapshot(uuid[])', 'execute')`, who).Scan(&may)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return may
+	}
+	for range 2 {
+		if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+			t.Fatal(err)
+		}
+		if may(anon) {
+			t.Error("anon may read jobs")
+		}
+		exec(t, admin, `grant usage on schema jobprogress to `+service+`; grant execute on function jobprogress.snapshot(uuid[]) to `+service)
+	}
+	if !may(service) {
+		t.Error("installing again took a grant away")
+	}
+}
+
 func TestInstallNeedsToSeeTheRows(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

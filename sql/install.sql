@@ -17,120 +17,88 @@ begin
   perform pg_advisory_xact_lock(hashtext('jobprogress.install'));
 end $$;
 
+do $$
+begin
+  perform set_config('jobprogress.fresh', (to_regnamespace('jobprogress') is null)::text, true);
+end $$;
+
 create schema if not exists jobprogress;
 comment on schema jobprogress is 'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
 
--- The table may be any table of the right columns, so what names it is built here.
-do $install$
-declare
-  table_name text     := coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job');
-  job_table  regclass := to_regclass(table_name);
-  full_name  text;
-  missing    text;
+-- Functions of the schema run with the rights of their owner. Nobody else may have put them there.
+do $$
 begin
-  if job_table is null then
-    raise exception 'jobprogress: table "%" does not exist', table_name
-      using hint = 'Name the job table: set jobprogress.job_table = ''schema.table'', or jobprogress install --table.';
+  if exists (
+    select from pg_namespace where nspname = 'jobprogress' and nspowner <> current_user::regrole
+    union all
+    select from pg_proc where pronamespace = 'jobprogress'::regnamespace and proowner <> current_user::regrole
+  ) then
+    raise exception 'jobprogress: schema jobprogress or a function in it is not owned by %', current_user
+      using hint = 'Install as the role that installed it first, or uninstall it as that role.';
   end if;
+end $$;
 
-  select string_agg(wanted.name, ', ' order by wanted.name) into missing
-  from unnest(array['id', 'account_id', 'type', 'status', 'progress', 'error',
-                    'created_at', 'started_at', 'completed_at', 'updated_at']) as wanted (name)
-  where not exists (
-    select from pg_attribute
-    where attrelid = job_table and attname = wanted.name and attnum > 0 and not attisdropped
-  );
-  if missing is not null then
-    raise exception 'jobprogress: table % has no column %', job_table, missing;
-  end if;
+-- What is published of a row, for notices and snapshots alike. A count that is no count, a moment that JSON can't
+-- write and an endless text must neither stop a writer nor spoil a read of many rows.
+create or replace function jobprogress.counts(progress jsonb)
+returns jsonb
+language sql immutable
+as $$
+  select jsonb_build_object(
+    'done', progress -> 'done',
+    'total', progress -> 'total',
+    'succeeded', progress -> 'succeeded',
+    'failed', progress -> 'failed'
+  )
+$$;
 
-  if row_security_active(job_table) then
-    raise exception 'jobprogress: row-level security hides rows of % from role %', job_table, current_user
-      using hint = 'Install as the owner of the table or as a role with BYPASSRLS: jobprogress.snapshot reads with the rights of the role that installs it.';
-  end if;
+create or replace function jobprogress.cut(value text, characters integer)
+returns text
+language sql immutable
+as $$
+  select case when length(value) > characters then left(value, characters - 3) || '...' else value end
+$$;
 
-  -- Qualified, because the function looks nowhere but in pg_catalog.
-  select format('%I.%I', nspname, relname) into full_name
-  from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-  where pg_class.oid = job_table;
+create or replace function jobprogress.moment(value timestamptz)
+returns timestamptz
+language sql immutable
+as $$
+  select case when value >= '0001-01-02 00:00:00+00' and value < '9999-12-31 00:00:00+00' then value end
+$$;
 
-  execute format($create$
-    create or replace function jobprogress.snapshot(job_ids uuid[])
-    returns table (
-      id           uuid,
-      visible      text,
-      found        boolean,
-      account_id   text,
-      type         text,
-      status       text,
-      progress     text,
-      error        text,
-      created_at   timestamptz,
-      started_at   timestamptz,
-      completed_at timestamptz,
-      updated_at   timestamptz
-    )
-    language sql stable security definer rows 100
-    set search_path = pg_catalog, pg_temp
-    as $snapshot$
-      select
-        wanted.id,
-        pg_current_snapshot()::text,
-        job.id is not null,
-        job.account_id::text,
-        job.type::text,
-        left(job.status::text, 64),
-        jsonb_build_object(
-          'done', job.progress -> 'done',
-          'total', job.progress -> 'total',
-          'succeeded', job.progress -> 'succeeded',
-          'failed', job.progress -> 'failed'
-        )::text,
-        -- 1,000 characters are at most 6,000 bytes of JSON, so a notice holds them; the snapshot cuts the same.
-        case when length(job.error) > 1000 then left(job.error, 999) || '…' else job.error end,
-        job.created_at,
-        job.started_at,
-        job.completed_at,
-        job.updated_at
-      from unnest(job_ids) as wanted (id)
-      left join %s as job on job.id = wanted.id
-    $snapshot$
-  $create$, full_name);
-end $install$;
-
-comment on function jobprogress.snapshot(uuid[]) is
-  'The published state of the jobs named, one row each also where there is none, and the transactions it includes (pg_current_snapshot).';
-
--- The trigger runs at commit, once all that the transaction does to the row is done, so that a notice always
--- carries a state that is committed with it and never one in between.
--- The row is read by jobprogress.snapshot: what is notified and what is read can't differ.
+-- Notifies what the row is now, with the transaction's id: the service knows by that which reads include it already.
+-- Of several notices of one transaction only the last is a state that commits; they come together, and the service
+-- waits for the last.
 create or replace function jobprogress.notify_job()
 returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  job     record;
   payload text;
 begin
-  select * into job from jobprogress.snapshot(array[old.id]);
-  if job.found then
+  if tg_op = 'UPDATE' then
+    -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
     payload := json_build_object(
       'kind', 'state',
-      'job', job.id,
+      'job', new.id,
       'xid', pg_current_xact_id()::text,
       'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-      'account', job.account_id,
-      'status', job.status,
-      'progress', job.progress::json,
-      'error', job.error
+      'account', new.account_id::text,
+      'status', left(new.status::text, 64),
+      'progress', jobprogress.counts(new.progress),
+      'error', jobprogress.cut(new.error, 1000)
     )::text;
+    -- More than NOTIFY takes, 7,999 bytes, would abort the writer: look at the row.
+    if octet_length(payload) > 7900 then
+      payload := json_build_object('kind', 'row', 'job', new.id)::text;
+    end if;
+    perform pg_notify('jobprogress', payload);
+    if new.id = old.id then
+      return null;
+    end if;
   end if;
-  -- Deleted, or more than NOTIFY takes (7,999 bytes; more would abort the writer): look at the row.
-  if payload is null or octet_length(payload) > 7900 then
-    payload := json_build_object('kind', 'row', 'job', old.id)::text;
-  end if;
-  perform pg_notify('jobprogress', payload);
+  perform pg_notify('jobprogress', json_build_object('kind', 'row', 'job', old.id)::text);
   return null;
 exception when others then
   -- The writer's update matters more than our notice: the service finds the row on its slow cycle.
@@ -139,48 +107,7 @@ exception when others then
 end $$;
 
 comment on function jobprogress.notify_job() is
-  'Trigger: notifies the committed state of the changed job on channel "jobprogress". set jobprogress.notify = off silences it.';
-
-do $install$
-declare
-  job_table regclass := to_regclass(coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job'));
-  attached  record;
-begin
-  for attached in
-    select tgname, tgrelid::regclass as on_table from pg_trigger
-    where tgfoid = 'jobprogress.notify_job'::regproc and not tgisinternal
-  loop
-    execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
-  end loop;
-
-  -- WHEN is asked at the update itself, before anything is queued: an update of other columns costs this comparison.
-  execute format($create$
-    create constraint trigger jobprogress_update
-    after update on %s
-    deferrable initially deferred
-    for each row
-    when (
-      (
-        old.status is distinct from new.status
-        or old.progress is distinct from new.progress
-        or old.error is distinct from new.error
-        or old.account_id is distinct from new.account_id
-        or old.id is distinct from new.id
-      )
-      and current_setting('jobprogress.notify', true) is distinct from 'off'
-    )
-    execute function jobprogress.notify_job()
-  $create$, job_table);
-
-  execute format($create$
-    create constraint trigger jobprogress_delete
-    after delete on %s
-    deferrable initially deferred
-    for each row
-    when (current_setting('jobprogress.notify', true) is distinct from 'off')
-    execute function jobprogress.notify_job()
-  $create$, job_table);
-end $install$;
+  'Trigger: notifies the state of the changed job on channel "jobprogress". set jobprogress.notify = off silences it.';
 
 create or replace function jobprogress.item(
   job_id    uuid,
@@ -220,7 +147,7 @@ begin
       'itemId', item_id,
       'itemKind', item_kind,
       'status', status,
-      'label', case when length(label) > 200 then left(label, 199) || '…' else label end,
+      'label', case when length(label) > 200 then left(label, 197) || '...' else label end,
       'index', index,
       'count', count,
       'total', total
@@ -236,11 +163,135 @@ end $$;
 comment on function jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint) is
   'Tells the viewers of a job the status of one of its items: queued, in_progress, succeeded or failed.';
 
-revoke all on function
-  jobprogress.snapshot(uuid[]),
-  jobprogress.notify_job(),
-  jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint)
-from public;
+-- The table may be any table of the right columns, so what names it is built here.
+do $install$
+declare
+  table_name text     := coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job');
+  job_table  regclass := to_regclass(table_name);
+  full_name  text;
+  missing    text;
+  attached   record;
+begin
+  if job_table is null then
+    raise exception 'jobprogress: table "%" does not exist', table_name
+      using hint = 'Name the job table: set jobprogress.job_table = ''schema.table'', or jobprogress install --table.';
+  end if;
+
+  select string_agg(wanted.name, ', ' order by wanted.name) into missing
+  from unnest(array['id', 'account_id', 'type', 'status', 'progress', 'error',
+                    'created_at', 'started_at', 'completed_at', 'updated_at']) as wanted (name)
+  where not exists (
+    select from pg_attribute
+    where attrelid = job_table and attname = wanted.name and attnum > 0 and not attisdropped
+  );
+  if missing is not null then
+    raise exception 'jobprogress: table % has no column %', job_table, missing;
+  end if;
+
+  if row_security_active(job_table) then
+    raise exception 'jobprogress: row-level security hides rows of % from role %', job_table, current_user
+      using hint = 'Install as the owner of the table or as a role with BYPASSRLS: jobprogress.snapshot reads with the rights of the role that installs it.';
+  end if;
+
+  -- Qualified, because the function looks nowhere but in pg_catalog.
+  select format('%I.%I', nspname, relname) into full_name
+  from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+  where pg_class.oid = job_table;
+
+  -- row_security = off makes an error of rows that are hidden later on; viewers must not take them for deleted.
+  execute format($create$
+    create or replace function jobprogress.snapshot(job_ids uuid[])
+    returns table (
+      id           uuid,
+      visible      text,
+      found        boolean,
+      account_id   text,
+      type         text,
+      status       text,
+      progress     text,
+      error        text,
+      created_at   timestamptz,
+      started_at   timestamptz,
+      completed_at timestamptz,
+      updated_at   timestamptz
+    )
+    language sql stable security definer rows 100
+    set search_path = pg_catalog, pg_temp
+    set row_security = off
+    as $snapshot$
+      select
+        wanted.id,
+        pg_current_snapshot()::text,
+        job.id is not null,
+        job.account_id::text,
+        job.type::text,
+        left(job.status::text, 64),
+        jobprogress.counts(job.progress)::text,
+        jobprogress.cut(job.error, 1000),
+        jobprogress.moment(job.created_at),
+        jobprogress.moment(job.started_at),
+        jobprogress.moment(job.completed_at),
+        jobprogress.moment(job.updated_at)
+      from unnest(job_ids) as wanted (id)
+      left join %s as job on job.id = wanted.id
+    $snapshot$
+  $create$, full_name);
+
+  for attached in
+    select tgname, tgrelid::regclass as on_table from pg_trigger
+    where tgfoid = to_regproc('jobprogress.notify_job') and tgparentid = 0 and tgrelid <> job_table
+  loop
+    execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
+  end loop;
+
+  -- WHEN is asked at the update itself, before anything is queued: an update of other columns costs this comparison.
+  execute format($create$
+    create or replace trigger jobprogress_update
+    after update on %s
+    for each row
+    when (
+      (
+        old.status is distinct from new.status
+        or old.progress is distinct from new.progress
+        or old.error is distinct from new.error
+        or old.account_id is distinct from new.account_id
+        or old.id is distinct from new.id
+      )
+      and current_setting('jobprogress.notify', true) is distinct from 'off'
+    )
+    execute function jobprogress.notify_job()
+  $create$, job_table);
+
+  execute format($create$
+    create or replace trigger jobprogress_delete
+    after delete on %s
+    for each row
+    when (current_setting('jobprogress.notify', true) is distinct from 'off')
+    execute function jobprogress.notify_job()
+  $create$, job_table);
+end $install$;
+
+comment on function jobprogress.snapshot(uuid[]) is
+  'The published state of the jobs named, one row each also where there is none, and the transactions it includes (pg_current_snapshot).';
+
+-- Nobody but the owner may call anything here: functions come granted to all, and default privileges may grant them to
+-- others. What was granted since the first install stays.
+do $$
+declare
+  granted record;
+begin
+  for granted in
+    select
+      p.oid::regprocedure as function_name,
+      case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
+    from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+    where p.pronamespace = 'jobprogress'::regnamespace
+      and a.grantee <> p.proowner
+      and (a.grantee = 0 or current_setting('jobprogress.fresh') = 'true')
+  loop
+    execute format('revoke all on function %s from %s', granted.function_name, granted.grantee);
+  end loop;
+end $$;
 
 do $install$
 declare

@@ -3,6 +3,7 @@ package sql_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,7 +127,7 @@ func TestUpdateOfAPublishedColumnNotifiesTheCommittedState(t *testing.T) {
 	}
 }
 
-func TestTransactionNotifiesOnlyTheStateItCommits(t *testing.T) {
+func TestTransactionNotifiesTheStateItCommitsLast(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listener, writer := listen(t, url), session(t, url)
@@ -144,10 +145,16 @@ func TestTransactionNotifiesOnlyTheStateItCommits(t *testing.T) {
 		begin;
 		update job set progress = '{"total": 9, "done": 5}';
 		rollback`)
-	for range 4 {
-		if n := next(t, listener); n.State.Progress.Done != 4 {
-			t.Errorf("notice of %+v, which was never committed", n.State.Progress)
+	var xids []uint64
+	for _, done := range []int64{1, 3, 1, 4} {
+		n := next(t, listener)
+		if n.State.Progress.Done != done {
+			t.Errorf("notice of %d, want %d", n.State.Progress.Done, done)
 		}
+		xids = append(xids, n.XID)
+	}
+	if len(slices.Compact(xids)) != 1 {
+		t.Errorf("transaction ids %v of one transaction", xids)
 	}
 	silent(t, listener, writer)
 }
@@ -174,6 +181,40 @@ func TestItemsOfOneTransactionKeepTheirOrderAndNumber(t *testing.T) {
 		if n := next(t, listener); n.Kind != job.KindItem || n.Item.Status != status {
 			t.Errorf("notice %+v, want status %s", n, status)
 		}
+	}
+}
+
+func TestWriterMayChangeTheTableInTheSameTransaction(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	writer := session(t, url)
+	insert(t, writer)
+	exec(t, writer, `
+		begin;
+		update job set status = 'failed';
+		alter table job add column note text;
+		create index on job (status);
+		delete from job;
+		truncate job;
+		commit`)
+}
+
+func TestOddMomentsAndChangedIDs(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listener, writer := listen(t, url), session(t, url)
+	id := insert(t, writer)
+	exec(t, writer, `update job set started_at = '-infinity', completed_at = 'infinity', updated_at = '99999-01-01'`)
+	if s := snapshot(t, url, id); !s.Found || s.CompletedAt != nil || s.StartedAt != nil || s.UpdatedAt != nil || s.CreatedAt == nil {
+		t.Errorf("snapshot %+v", s)
+	}
+	renamed := uuid.NewString()
+	exec(t, writer, `update job set id = $1`, renamed)
+	if n := next(t, listener); n.Kind != job.KindState || n.Job != job.ID(renamed) {
+		t.Errorf("notice %+v of the new id", n)
+	}
+	if n := next(t, listener); n.Kind != job.KindRow || n.Job != id {
+		t.Errorf("notice %+v of the old id", n)
 	}
 }
 
@@ -211,7 +252,7 @@ func isCut(got, text string, characters int) bool {
 	if utf8.RuneCountInString(text) <= characters {
 		return got == text
 	}
-	beginning, cut := strings.CutSuffix(got, "…")
+	beginning, cut := strings.CutSuffix(got, "...")
 	return cut && strings.HasPrefix(text, beginning) && utf8.RuneCountInString(got) == characters && utf8.ValidString(got)
 }
 
@@ -292,10 +333,10 @@ func TestFaultInTheTriggerIsAWarningAndTheUpdateCommits(t *testing.T) {
 	}
 	defer writer.Close(context.Background())
 	id := insert(t, writer)
-	exec(t, writer, `drop function jobprogress.snapshot(uuid[])`)
+	exec(t, writer, `drop function jobprogress.counts(jsonb) cascade; drop function jobprogress.cut(text, integer) cascade`)
 	exec(t, writer, `update job set status = 'running' where id = $1`, id)
 	exec(t, writer, `delete from job where id = $1`, id)
-	if len(warnings) != 2 || !strings.Contains(warnings[0], "no notice for job "+string(id)) {
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "no notice for job "+string(id)) {
 		t.Errorf("warnings %q", warnings)
 	}
 	var left int

@@ -47,7 +47,7 @@ func TestListenerTerminatedWithStreamsOpen(t *testing.T) {
 
 func (s *server) terminateListener() {
 	s.t.Helper()
-	s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query = 'listen "jobprogress"'`)
+	s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
 }
 
 // unreachable keeps the listener from coming back until the returned function is called.

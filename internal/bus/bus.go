@@ -39,16 +39,18 @@ type Bus struct {
 	Config
 	metrics metrics
 
-	attempts int                         // to listen
-	backoff  *backoff.ExponentialBackOff // between them
-	proven   atomic.Bool                 // since the last of them
+	backoff *backoff.ExponentialBackOff // between attempts to listen; the listener's
 
 	garbage, troubled, unread rate.Sometimes // lines of the log that could be many
 
-	listening chan struct{} // holds a token when a LISTEN is new
-	echo      chan string   // probes that came back
-	mu        sync.Mutex
-	session   net.Conn // the one that listens, or nil
+	listening chan struct{}          // holds a token when a LISTEN is new
+	expected  atomic.Pointer[string] // the probe under way
+	echo      chan struct{}          // holds a token when that came back
+
+	mu      sync.Mutex
+	session net.Conn // the one that listens, or nil
+	attempt int      // to listen; the present session's
+	proven  bool     // the present session hears
 }
 
 // New makes a Bus. It does nothing before Run.
@@ -67,7 +69,7 @@ func New(c Config) *Bus {
 		troubled:  rate.Sometimes{Interval: time.Minute},
 		unread:    rate.Sometimes{Interval: time.Minute},
 		listening: make(chan struct{}, 1),
-		echo:      make(chan string, 1),
+		echo:      make(chan struct{}, 1),
 	}
 }
 
@@ -83,8 +85,13 @@ func (b *Bus) Run(ctx context.Context) error {
 
 // live is said by the probe, and degraded by whoever notices first. Each change is one line of the log; failures in
 // between are told once a minute.
-func (b *Bus) live() {
-	b.proven.Store(true)
+func (b *Bus) live(attempt int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if attempt != b.attempt || b.session == nil {
+		return // what was proven is gone
+	}
+	b.proven = true
 	if live, _ := b.Hub.Live(); !live {
 		b.Hub.SetLive(true)
 		b.Log.Info("bus live", "channel", Channel)
@@ -92,6 +99,8 @@ func (b *Bus) live() {
 }
 
 func (b *Bus) degraded(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if live, _ := b.Hub.Live(); live {
 		b.Hub.SetLive(false)
 		b.Log.Warn("bus degraded", "error", err)

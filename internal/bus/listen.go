@@ -19,6 +19,9 @@ func (b *Bus) listen(ctx context.Context) {
 		Connect:        b.connect,
 		ReconnectDelay: -1, // connect waits
 		LogError: func(ctx context.Context, err error) {
+			b.mu.Lock()
+			b.session = nil
+			b.mu.Unlock()
 			if ctx.Err() == nil {
 				b.degraded(err)
 			}
@@ -30,16 +33,20 @@ func (b *Bus) listen(ctx context.Context) {
 
 // connect opens the session, at once the first time and after a growing, jittered wait from then on.
 func (b *Bus) connect(ctx context.Context) (*pgx.Conn, error) {
-	if b.proven.Swap(false) {
+	b.mu.Lock()
+	if b.proven {
 		b.backoff.Reset()
 	}
-	if b.attempts > 0 {
+	b.proven = false
+	b.attempt++
+	first := b.attempt == 1
+	b.mu.Unlock()
+	if !first {
 		b.metrics.reconnects.Inc()
 		if !sleep(ctx, b.backoff.NextBackOff()) {
 			return nil, ctx.Err()
 		}
 	}
-	b.attempts++
 	conn, err := store.Connect(ctx, b.ListenURL)
 	if err != nil {
 		return nil, err
@@ -67,6 +74,7 @@ type handler struct{ *Bus }
 
 // HandleBacklog is called when LISTEN has committed: from here on nothing is missed, and what came before is unknown.
 func (b handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
+	b.Store.Reset() // rows are to be read from the server that we listen to now
 	b.Hub.Relisten()
 	select {
 	case b.listening <- struct{}{}:
@@ -75,26 +83,74 @@ func (b handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
 	return nil
 }
 
-// HandleNotification takes one notice to its topic. Anybody may notify, so nothing in it is believed to be well formed.
-func (b handler) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
+// HandleNotification takes what was notified to the topics: this notice and all that came with it.
+//
+// A transaction that updates a job more than once notifies every state, and only the last is ever committed. They are
+// sent together, but may arrive in pieces. So the server is asked for an answer first: it comes after all that was
+// being sent.
+func (b handler) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
+	if err := conn.Ping(ctx); err != nil {
+		return fmt.Errorf("wait for the rest: %w", err) // the session is lost, and everything will be read
+	}
+	notices := make([]job.Notice, 0, 16)
+	for ; n != nil; n = waiting(conn) {
+		if notice, ok := b.parse(n); ok {
+			notices = append(notices, notice)
+		}
+	}
+	last := make(map[job.ID]int)
+	for i, notice := range notices {
+		if notice.Kind == job.KindState {
+			last[notice.Job] = i
+		}
+	}
+	for i, notice := range notices {
+		if notice.Kind == job.KindState && last[notice.Job] != i {
+			continue // overtaken, and perhaps never committed
+		}
+		if reason := b.Hub.Apply(notice); reason != hub.Applied {
+			b.metrics.ignored.WithLabelValues(reason).Inc()
+		}
+	}
+	return nil
+}
+
+// done is a context that has ended.
+var done = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// waiting returns the next notification that has arrived already, or nil.
+func waiting(conn *pgx.Conn) *pgconn.Notification {
+	n, err := conn.WaitForNotification(done)
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
+// parse decodes a notice about a job. Anybody may notify, so nothing in it is believed to be well formed. A probe is
+// for us.
+func (b handler) parse(n *pgconn.Notification) (job.Notice, bool) {
 	notice, err := job.ParseNotice(n.Payload)
 	if err != nil {
 		b.metrics.ignored.WithLabelValues(malformed).Inc()
 		b.garbage.Do(func() {
 			b.Log.Warn("malformed notice ignored", "error", err, "payload", fmt.Sprintf("%.200q", n.Payload), "backend", n.PID)
 		})
-		return nil
+		return notice, false
 	}
 	b.metrics.received.WithLabelValues(string(notice.Kind)).Inc()
-	if notice.Kind == job.KindProbe {
+	if notice.Kind != job.KindProbe {
+		return notice, true
+	}
+	if expected := b.expected.Load(); expected != nil && *expected == notice.Probe { // else another server's
 		select {
-		case b.echo <- notice.Probe:
-		default: // the probe looks for the newest only
+		case b.echo <- struct{}{}:
+		default:
 		}
-		return nil
 	}
-	if reason := b.Hub.Apply(notice); reason != hub.Applied {
-		b.metrics.ignored.WithLabelValues(reason).Inc()
-	}
-	return nil
+	return notice, false
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A probe is a notification to oneself, sent over another connection. That it comes back is the only proof that
@@ -16,7 +18,7 @@ const (
 	probeTimeout  = 4 * time.Second // found and mended within two intervals
 )
 
-var errNoEcho = errors.New("probe did not come back: LISTEN needs a direct session to the primary (LISTEN_DATABASE_URL), not a transaction pooler")
+var errNoEcho = errors.New("probe did not come back: the connection is dead, or LISTEN_DATABASE_URL is no direct session to the primary but goes through a transaction pooler")
 
 // probe proves that the bus hears, as soon as it listens and then regularly. If it does not, the session is cut.
 func (b *Bus) probe(ctx context.Context) {
@@ -28,56 +30,53 @@ func (b *Bus) probe(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
+		for again := true; again && ctx.Err() == nil; {
+			again = b.probeOnce(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		start := time.Now()
-		if err := b.roundTrip(ctx); err != nil {
-			if ctx.Err() == nil {
-				b.degraded(err)
-				b.cut()
-			}
-			continue
-		}
-		b.metrics.roundTrip.Observe(time.Since(start).Seconds())
-		if err := b.canRead(ctx); err != nil {
-			if ctx.Err() == nil {
-				b.degraded(err)
-			}
-			continue
-		}
-		b.live()
 	}
 }
 
-func (b *Bus) roundTrip(ctx context.Context) error {
+// probeOnce sends a probe and waits for it. It asks for another one when meanwhile the session became another.
+func (b *Bus) probeOnce(ctx context.Context) (again bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	b.mu.Lock()
+	attempt := b.attempt
+	b.mu.Unlock()
 	nonce := rand.Text()
-	payload := `{"kind":"probe","probe":"` + nonce + `"}`
-	if err := b.Store.Notify(ctx, Channel, payload); err != nil {
-		return fmt.Errorf("send probe: %w", err)
+	b.expected.Store(&nonce)
+	select {
+	case <-b.echo: // of an earlier one
+	default:
 	}
-	for {
-		select {
-		case echo := <-b.echo:
-			if echo == nonce {
-				return nil
-			}
-		case <-b.listening: // the session that was to hear it is gone, and this is the next one
-			if err := b.Store.Notify(ctx, Channel, payload); err != nil {
-				return fmt.Errorf("send probe: %w", err)
-			}
-		case <-ctx.Done():
-			return errNoEcho
+	start := time.Now()
+	if err := b.Store.Notify(ctx, Channel, `{"kind":"probe","probe":"`+nonce+`"}`); err != nil {
+		b.degraded(fmt.Errorf("send probe: %w", err))
+		if _, refused := errors.AsType[*pgconn.PgError](err); !refused { // else the server is there, and may well be heard
+			b.cut()
 		}
+		return false
 	}
-}
-
-// canRead tells whether rows can be read: jobprogress may not be installed, or not for this role.
-func (b *Bus) canRead(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	_, err := b.Store.Snapshot(ctx, nil)
-	return err
+	select {
+	case <-b.echo:
+		b.metrics.roundTrip.Observe(time.Since(start).Seconds())
+	case <-b.listening:
+		return true
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			b.degraded(errNoEcho)
+			b.cut()
+		}
+		return false
+	}
+	// Heard but not read: jobprogress may not be installed, or not for this role.
+	if _, err := b.Store.Snapshot(ctx, nil); err != nil {
+		b.degraded(err)
+		return false
+	}
+	b.live(attempt)
+	return false
 }

@@ -8,7 +8,8 @@ import (
 const (
 	// readTimeout bounds one read of many rows by primary key, also from a host that does not answer.
 	readTimeout = 5 * time.Second
-	// readLimit is how many jobs one statement reads, so that a first watcher does not wait for a whole backstop.
+	// readLimit is how many jobs one statement reads. A first watcher waits for the one under way, not for a whole
+	// backstop.
 	readLimit = 1000
 	// readPause is the wait after a read that failed, at most. Together with the listener's backoff it keeps within
 	// the three seconds in which streams are right again.
@@ -29,16 +30,15 @@ func (b *Bus) read(ctx context.Context) {
 			backstop.Reset(jitter(b.BackstopInterval))
 		case <-b.Hub.Wanted():
 		}
-		for b.readSome(ctx) {
-		}
+		b.readSome(ctx)
 	}
 }
 
-// readSome reads a statement's worth of jobs and tells whether there was anything to read.
-func (b *Bus) readSome(ctx context.Context) bool {
+// readSome reads a statement's worth of jobs.
+func (b *Bus) readSome(ctx context.Context) {
 	ids, epoch := b.Hub.Take(readLimit)
 	if len(ids) == 0 {
-		return false
+		return
 	}
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -47,13 +47,12 @@ func (b *Bus) readSome(ctx context.Context) bool {
 	b.metrics.reads.Observe(time.Since(start).Seconds())
 	if err != nil {
 		b.Hub.Fail(ids, err)
-		if ctx.Err() != nil {
-			return false
+		if ctx.Err() == nil {
+			b.metrics.readsFailed.Inc()
+			b.unread.Do(func() { b.Log.Warn("jobs not read", "jobs", len(ids), "error", err) })
+			sleep(ctx, jitter(readPause))
 		}
-		b.metrics.readsFailed.Inc()
-		b.unread.Do(func() { b.Log.Warn("jobs not read", "jobs", len(ids), "error", err) })
-		return sleep(ctx, jitter(readPause))
+		return
 	}
 	b.Hub.Settle(epoch, snapshots)
-	return true
 }

@@ -11,7 +11,7 @@ import (
 func BenchmarkFanOut(b *testing.B) {
 	const viewers = 1000
 	h := liveHub()
-	w, _ := h.join(jobA)
+	w, _, _ := h.join(jobA)
 	defer w.Close()
 	_, epoch := h.Take(10)
 	h.Settle(epoch, []job.Snapshot{row(running(1), 2)})

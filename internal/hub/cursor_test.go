@@ -109,7 +109,7 @@ func TestForeignIDsMeanEverything(t *testing.T) {
 
 func FuzzLastEventID(f *testing.F) {
 	h := liveHub()
-	w, _ := h.join(jobA)
+	w, _, _ := h.join(jobA)
 	_, epoch := h.Take(1)
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	f.Add("")

@@ -59,23 +59,29 @@ func (h *Hub) Relisten() {
 // Wanted holds a token when there is something to Take.
 func (h *Hub) Wanted() <-chan struct{} { return h.wake }
 
-// Take hands out at most limit jobs that are to be read now, and the epoch to name to Settle or Fail.
+// Take hands out at most limit jobs that are to be read now, first those that somebody waits for, and the epoch to name
+// to Settle.
 func (h *Hub) Take(limit int) (ids []job.ID, epoch uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for id, t := range h.wanted {
-		if len(ids) == limit {
-			break
+	for _, some := range []map[job.ID]*topic{h.urgent, h.wanted} {
+		for id, t := range some {
+			if len(ids) == limit {
+				h.want(t) // there is more
+				return ids, h.epoch
+			}
+			ids = append(ids, id)
+			delete(h.urgent, id)
+			delete(h.wanted, id)
+			t.reading, t.awaited = append(t.reading, t.awaited...), nil
+			t.readBegins()
 		}
-		ids = append(ids, id)
-		delete(h.wanted, id)
-		t.reading, t.awaited = append(t.reading, t.awaited...), nil
 	}
 	return ids, h.epoch
 }
 
-// Settle takes in what a read begun after Take has seen. Reads follow one another: one that begins after another has
-// ended sees all that it saw.
+// Settle takes in what a read begun after Take has seen. Reads follow one another, so each sees all that the one before
+// it saw.
 func (h *Hub) Settle(epoch uint64, snapshots []job.Snapshot) {
 	for _, s := range snapshots {
 		h.settle(epoch, s)

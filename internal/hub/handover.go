@@ -14,13 +14,21 @@ import (
 type position struct {
 	settled bool           // the row was read since the LISTEN, and every change since was told
 	visible job.Visibility // of the last snapshot taken in
-	newest  uint64         // xid of the last notice taken in since the LISTEN; 0 is none
+	newest  uint64         // xid of the last notice taken in since the last read began; 0 is none
 	pending *job.Notice    // the newest that came while the topic was not settled
 }
 
 // ahead tells whether the topic has taken in something that s did not see.
 func (p position) ahead(s job.Snapshot) bool {
 	return p.newest != 0 && !s.Visible.Includes(p.newest)
+}
+
+// readBegins notes that a read begins: it sees whatever was notified before. A notice whose transaction it does not
+// see although it came earlier is forged, and must not outlive the read.
+func (t *topic) readBegins() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.newest, t.pending = 0, nil
 }
 
 // unsettle forgets where the topic stands, not what it shows.
@@ -30,11 +38,12 @@ func (t *topic) unsettle() {
 	t.position = position{}
 }
 
-// current tells whether the topic shows the row as far as is known, so that it needs no read.
+// current tells whether the topic shows the row as far as is known, so that it needs no read. An ended job does not
+// count: that it has ended, and was not started again, closes a viewer for good.
 func (t *topic) current() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.settled && !t.gone
+	return t.settled && !t.gone && !t.state.Status.Terminal()
 }
 
 // found tells whether there is a row to show.
@@ -49,6 +58,8 @@ func (t *topic) applyState(n job.Notice) (stale bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
+	case t.gone:
+		return true
 	case !t.settled:
 		t.pending, t.newest = &n, n.XID
 	case t.visible.Includes(n.XID):

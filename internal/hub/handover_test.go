@@ -44,7 +44,7 @@ func TestNoticeBeforeTheFirstSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := liveHub()
-			w, awaited := h.join(jobA)
+			w, awaited, _ := h.join(jobA)
 			defer w.Close()
 			_, epoch := h.Take(10)
 			h.Apply(notice(running(2), 100))
@@ -72,14 +72,24 @@ func TestNewListenForgetsTransactionsAndReadsAgain(t *testing.T) {
 	h.Settle(before, []job.Snapshot{row(running(4), 1000)})
 	expect(t, w.Changes(0), progressEvent(5), statusEvent(job.Running))
 
-	// The other server is behind with its transaction ids.
-	h.Apply(notice(running(7), 20))
 	ids, epoch := h.Take(10)
 	if len(ids) != 1 {
 		t.Fatal("the topic is not read again")
 	}
+	// The other server is behind with its transaction ids.
+	h.Apply(notice(running(7), 20))
 	h.Settle(epoch, []job.Snapshot{row(running(6), 20)})
 	expect(t, w.Changes(0), progressEvent(7), statusEvent(job.Running))
+}
+
+func TestForgedNoticeDoesNotOutliveTheNextRead(t *testing.T) {
+	h := liveHub()
+	w := watch(t, h, row(running(5), 100))
+	h.Apply(notice(running(9), 1<<60))
+	h.Sweep()
+	_, epoch := h.Take(10)
+	h.Settle(epoch, []job.Snapshot{row(running(5), 101)})
+	expect(t, w.Changes(0), progressEvent(5), statusEvent(job.Running))
 }
 
 func TestOwnerComesWithEveryState(t *testing.T) {

@@ -32,6 +32,7 @@ type Hub struct {
 	mu      sync.Mutex
 	topics  map[job.ID]*topic
 	wanted  map[job.ID]*topic // to be read
+	urgent  map[job.ID]*topic // those of them that somebody waits for
 	wake    chan struct{}     // holds a token while wanted is not empty
 	epoch   uint64            // counts the LISTENs; a read that began in an earlier one proves nothing
 	live    bool              // the bus has proven that it hears
@@ -43,6 +44,7 @@ func New(reg prometheus.Registerer) *Hub {
 	h := &Hub{
 		topics:  make(map[job.ID]*topic),
 		wanted:  make(map[job.ID]*topic),
+		urgent:  make(map[job.ID]*topic),
 		wake:    make(chan struct{}, 1),
 		changed: make(chan struct{}),
 	}
@@ -54,19 +56,25 @@ func New(reg prometheus.Registerer) *Hub {
 // together share one read. It fails with ErrNotFound, ErrUnavailable or the error of ctx. The caller closes the
 // Watcher.
 func (h *Hub) Watch(ctx context.Context, id job.ID) (*Watcher, error) {
-	w, read := h.join(id)
-	if err := read.wait(ctx); err != nil {
+	for {
+		w, read, begun := h.join(id)
+		err := read.wait(ctx)
+		if err == nil && w.topic.found() {
+			return w, nil
+		}
 		w.Close()
-		return nil, err
+		if err != nil {
+			return nil, err
+		}
+		if !begun {
+			return nil, ErrNotFound
+		}
+		// The job may have come to be since that read began.
 	}
-	if !w.topic.found() {
-		w.Close()
-		return nil, ErrNotFound
-	}
-	return w, nil
 }
 
-func (h *Hub) join(id job.ID) (*Watcher, *read) {
+// join makes a watcher, and says which read it is to wait for, if any, and whether that has begun already.
+func (h *Hub) join(id job.ID) (w *Watcher, r *read, begun bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[id]
@@ -75,14 +83,14 @@ func (h *Hub) join(id job.ID) (*Watcher, *read) {
 		h.topics[id] = t
 	}
 	t.watchers++
-	w := &Watcher{hub: h, topic: t}
+	w = &Watcher{hub: h, topic: t}
 	switch {
 	case h.live && t.current():
-		return w, nil
-	case len(t.reading) > 0: // what it may be too early to see will be notified
-		return w, t.reading[0]
+		return w, nil, false
+	case len(t.reading) > 0 && !t.found(): // the first read: what it is too early to see will be notified
+		return w, t.reading[0], true
 	}
-	return w, h.await(t)
+	return w, h.await(t), false
 }
 
 func (h *Hub) leave(t *topic) {
@@ -103,6 +111,7 @@ func (h *Hub) forget(t *topic) {
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
 		delete(h.wanted, t.id)
+		delete(h.urgent, t.id)
 	}
 	t.reading, t.awaited = append(t.reading, t.awaited...), nil
 	t.answer(nil)

@@ -56,7 +56,7 @@ func liveHub() *Hub {
 // watch watches jobA, whose row is as s says. The watcher goes with the test.
 func watch(t *testing.T, h *Hub, s job.Snapshot) *Watcher {
 	t.Helper()
-	w, read := h.join(jobA)
+	w, read, _ := h.join(jobA)
 	t.Cleanup(w.Close)
 	if read != nil {
 		_, epoch := h.Take(10)
@@ -262,6 +262,52 @@ func TestUnknownJobIsNotFoundAndNotRemembered(t *testing.T) {
 	}
 }
 
+func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
+	h := liveHub()
+	first, _, _ := h.join(jobA)
+	defer first.Close()
+	_, tooEarly := h.Take(10)
+	found := make(chan error, 1)
+	go func() {
+		w, err := h.Watch(t.Context(), jobA)
+		if err == nil {
+			w.Close()
+		}
+		found <- err
+	}()
+	for watchers := 0; watchers < 2; time.Sleep(time.Millisecond) {
+		h.mu.Lock()
+		watchers = h.topics[jobA].watchers
+		h.mu.Unlock()
+	}
+	h.Settle(tooEarly, []job.Snapshot{{ID: jobA}})
+	var epoch uint64
+	for ids := []job.ID(nil); len(ids) == 0; time.Sleep(time.Millisecond) {
+		ids, epoch = h.Take(10)
+	}
+	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	if err := <-found; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestThoseWhoWaitAreReadFirst(t *testing.T) {
+	h := liveHub()
+	for i := range 100 {
+		w, _, _ := h.join(job.ID(fmt.Sprint("job ", i)))
+		defer w.Close()
+	}
+	h.Take(100)
+	for _, topic := range h.topics {
+		h.reread(topic)
+	}
+	w, _, _ := h.join(jobA)
+	defer w.Close()
+	if ids, _ := h.Take(1); ids[0] != jobA {
+		t.Errorf("read is %v", ids)
+	}
+}
+
 func TestReadThatFailsIsToldAndTriedAgainForThoseWhoWatch(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
@@ -360,7 +406,7 @@ func TestTopicLingersForAMinute(t *testing.T) {
 			t.Error("the topic is gone too early")
 		}
 		h.Apply(notice(running(2), 100))
-		again, awaited := h.join(jobA)
+		again, awaited, _ := h.join(jobA)
 		if awaited != nil {
 			t.Error("a warm topic is read again")
 		}
@@ -379,7 +425,7 @@ func TestWhileTheBusIsNotLiveNewWatchersAreRead(t *testing.T) {
 	_, changed := h.Live()
 	h.SetLive(false)
 	<-changed
-	w, awaited := h.join(jobA)
+	w, awaited, _ := h.join(jobA)
 	defer w.Close()
 	if awaited == nil {
 		t.Error("a topic is trusted that hears nothing")

@@ -14,6 +14,9 @@ const MaxItems = 256
 func (t *topic) applyItem(n job.Notice) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.gone {
+		return
+	}
 	old := t.items[n.Item.ItemID]
 	event := n.Item.Event()
 	if old != nil && bytes.Equal(old.data, sse.Data(event)) {

@@ -26,6 +26,7 @@ func (r *read) wait(ctx context.Context) error {
 func (h *Hub) await(t *topic) *read {
 	if len(t.awaited) == 0 {
 		t.awaited = append(t.awaited, &read{done: make(chan struct{})})
+		h.urgent[t.id] = t
 		h.want(t)
 	}
 	return t.awaited[0]

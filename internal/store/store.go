@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"jobprogress/internal/job"
@@ -39,11 +40,18 @@ const connectTimeout = 5 * time.Second
 func configure(config *pgx.ConnConfig) {
 	// Prepared statements don't survive a transaction pooler; sending the text each time costs a parse.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	config.ConnectTimeout = connectTimeout
+	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectTimeout {
+		config.ConnectTimeout = connectTimeout
+	}
+	// Not a standby, which knows neither NOTIFY nor the newest state, and not what was a primary until a moment ago.
+	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "jobprogress"
 	}
 }
+
+// Reset gives up the connections that there are. What is read from now on comes over new ones.
+func (s *Store) Reset() { s.pool.Reset() }
 
 // Close ends the pool once its connections are idle.
 func (s *Store) Close() { s.pool.Close() }
