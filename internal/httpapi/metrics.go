@@ -45,7 +45,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		}),
 		latency: make.NewHistogram(prometheus.HistogramOpts{
 			Name:    "jobprogress_commit_to_frame_seconds",
-			Help:    "From the writer's commit, by the database's clock, to the frame written, by this server's.",
+			Help:    "From the writer's update, by the database's clock, through its commit to the frame written, by this server's.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16), // 0.5 ms to 16 s
 		}),
 	}
