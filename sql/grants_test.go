@@ -22,13 +22,16 @@ type (
 // role makes a role that has nothing, for as long as the test runs. Its password is its name.
 func role(t *testing.T, admin *pgx.Conn, name string) string {
 	t.Helper()
-	name += "_" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
-	exec(t, admin, `create role `+name+` login password '`+name+`'`)
+	name += "." + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
+	exec(t, admin, `create role `+quoted(name)+` login password '`+name+`'`)
 	t.Cleanup(func() {
-		admin.Exec(context.Background(), `drop owned by `+name+` cascade; drop role `+name)
+		admin.Exec(context.Background(), `drop owned by `+quoted(name)+` cascade; drop role `+quoted(name))
 	})
 	return name
 }
+
+// quoted is a role's name in SQL. Those of cloud providers need it.
+func quoted(role string) string { return pgx.Identifier{role}.Sanitize() }
 
 // The job table is somebody else's, and its row-level security denies all. The service's role and the worker's have
 // nothing but what install grants.
@@ -38,9 +41,9 @@ func TestServiceAndWorkerNeedNothingElse(t *testing.T) {
 	admin := session(t, url)
 	owner, service, worker := role(t, admin, "owner"), role(t, admin, "service"), role(t, admin, "worker")
 	writer := role(t, admin, "writer")
-	exec(t, admin, `create schema app; alter table job set schema app; alter table app.job owner to `+owner+`;
-		grant usage on schema app to `+writer+`; grant select, update on app.job to `+writer+`;
-		create policy writers on app.job to `+writer+` using (true)`)
+	exec(t, admin, `create schema app; alter table job set schema app; alter table app.job owner to `+quoted(owner)+`;
+		grant usage on schema app to `+quoted(writer)+`; grant select, update on app.job to `+quoted(writer)+`;
+		create policy writers on app.job to `+quoted(writer)+` using (true)`)
 	if err := store.Install(t.Context(), url, store.Installation{Table: "app.job", ServiceRole: service, WorkerRole: worker}); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +92,7 @@ func TestRowsThatAreHiddenLaterAreAnErrorNotDeleted(t *testing.T) {
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, admin, `alter table job owner to `+owner+`; grant create on database `+database+` to `+owner)
+	exec(t, admin, `alter table job owner to `+quoted(owner)+`; grant create on database `+database+` to `+quoted(owner))
 	ownerURL := pgtest.WithRole(url, owner)
 	if err := store.Install(t.Context(), ownerURL, store.Installation{Table: "job"}); err != nil {
 		t.Fatal(err)
@@ -113,7 +116,7 @@ func TestDefaultPrivilegesGrantNothing(t *testing.T) {
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, admin, `alter default privileges grant execute on functions to `+anon+`; alter default privileges grant usage on schemas to `+anon)
+	exec(t, admin, `alter default privileges grant execute on functions to `+quoted(anon)+`; alter default privileges grant usage on schemas to `+quoted(anon))
 	may := func(who string) (may bool) {
 		err := admin.QueryRow(t.Context(), `select has_function_privilege($1, 'jobprogress.snapshot(uuid[])', 'execute')`, who).Scan(&may)
 		if err != nil {
@@ -128,7 +131,7 @@ func TestDefaultPrivilegesGrantNothing(t *testing.T) {
 		if may(anon) {
 			t.Error("anon may read jobs")
 		}
-		exec(t, admin, `grant usage on schema jobprogress to `+service+`; grant execute on function jobprogress.snapshot(uuid[]) to `+service)
+		exec(t, admin, `grant usage on schema jobprogress to `+quoted(service)+`; grant execute on function jobprogress.snapshot(uuid[]) to `+quoted(service))
 	}
 	if !may(service) {
 		t.Error("installing again took a grant away")
@@ -147,8 +150,8 @@ func TestInstallNeedsToSeeTheRows(t *testing.T) {
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, admin, `alter table job owner to `+owner+`; grant select, trigger on job to `+other+`;
-		grant create on database `+database+` to `+owner+`, `+other)
+	exec(t, admin, `alter table job owner to `+quoted(owner)+`; grant select, trigger on job to `+quoted(other)+`;
+		grant create on database `+database+` to `+quoted(owner)+`, `+quoted(other))
 
 	err := store.Install(t.Context(), pgtest.WithRole(url, other), store.Installation{Table: "job"})
 	if err == nil || !strings.Contains(err.Error(), "BYPASSRLS") {

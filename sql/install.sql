@@ -23,20 +23,23 @@ begin
 end $$;
 
 create schema if not exists jobprogress;
-comment on schema jobprogress is 'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
 
 -- Functions of the schema run with the rights of their owner. Nobody else may have put them there.
 do $$
+declare
+  installer oid := (select oid from pg_roles where rolname = current_user);
 begin
   if exists (
-    select from pg_namespace where nspname = 'jobprogress' and nspowner <> current_user::regrole
+    select from pg_namespace where nspname = 'jobprogress' and nspowner <> installer
     union all
-    select from pg_proc where pronamespace = 'jobprogress'::regnamespace and proowner <> current_user::regrole
+    select from pg_proc where pronamespace = 'jobprogress'::regnamespace and proowner <> installer
   ) then
     raise exception 'jobprogress: schema jobprogress or a function in it is not owned by %', current_user
       using hint = 'Install as the role that installed it first, or uninstall it as that role.';
   end if;
 end $$;
+
+comment on schema jobprogress is 'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
 
 -- What is published of a row, for notices and snapshots alike. A count that is no count, a moment that JSON can't
 -- write and an endless text must neither stop a writer nor spoil a read of many rows.
@@ -239,7 +242,9 @@ begin
 
   for attached in
     select tgname, tgrelid::regclass as on_table from pg_trigger
-    where tgfoid = to_regproc('jobprogress.notify_job') and tgparentid = 0 and tgrelid <> job_table
+    where tgfoid = to_regproc('jobprogress.notify_job')
+      and tgparentid = 0
+      and (tgrelid <> job_table or tgconstraint <> 0) -- a constraint trigger can't be replaced
   loop
     execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
   end loop;

@@ -280,6 +280,50 @@ func TestViewerSeesNoStateThatIsOvertakenInItsTransaction(t *testing.T) {
 	t.Logf("%d of 1500 states seen", seen)
 }
 
+func TestViewerSeesNoStateOfARowThatItsTransactionDeletes(t *testing.T) {
+	t.Parallel()
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	w := r.watch(r.insert())
+	exec(t, r.admin, `begin; update job set status = 'failed', error = 'uncommitted'; delete from job; commit`)
+	r.sees(w, "job no longer exists")
+	for _, f := range w.Changes(0).Frames {
+		if strings.Contains(string(f.Data), "uncommitted") || strings.Contains(string(f.Data), "failed") && strings.Contains(string(f.Data), "status") {
+			t.Errorf("the viewer is told %s", f.Data)
+		}
+	}
+}
+
+// The session lives, but the answer that tells a transaction's end does not come.
+func TestAnswerThatFailsIsFollowedByANewListen(t *testing.T) {
+	t.Parallel()
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	w := r.watch(r.insert())
+	other := connect(t, r.admin.Config().ConnString())
+	stop := make(chan struct{})
+	cancelling := make(chan struct{})
+	go func() {
+		defer close(cancelling)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				other.Exec(t.Context(), `select pg_cancel_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
+			}
+		}
+	}()
+	for i := range 200 {
+		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 1000, 'done', $1::int)`, i)
+	}
+	close(stop)
+	<-cancelling
+	exec(t, r.admin, `update job set progress = '{"total": 1000, "done": 777}'`)
+	r.sees(w, `"done":777`)
+	r.live(true)
+}
+
 // Each server hears the probes of all, and must not take them for its own.
 func TestTwoServersProbeAndBothStayLive(t *testing.T) {
 	t.Parallel()

@@ -90,7 +90,8 @@ func (b handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
 // being sent.
 func (b handler) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
 	if err := conn.Ping(ctx); err != nil {
-		return fmt.Errorf("wait for the rest: %w", err) // the session is lost, and everything will be read
+		conn.Close(ctx) // what this call was given is lost, so a new LISTEN is to have everything read
+		return fmt.Errorf("wait for the rest: %w", err)
 	}
 	notices := make([]job.Notice, 0, 16)
 	for ; n != nil; n = waiting(conn) {
@@ -98,14 +99,14 @@ func (b handler) HandleNotification(ctx context.Context, n *pgconn.Notification,
 			notices = append(notices, notice)
 		}
 	}
-	last := make(map[job.ID]int)
+	last := make(map[job.ID]int) // what was said last of each row
 	for i, notice := range notices {
-		if notice.Kind == job.KindState {
+		if notice.Kind != job.KindItem {
 			last[notice.Job] = i
 		}
 	}
 	for i, notice := range notices {
-		if notice.Kind == job.KindState && last[notice.Job] != i {
+		if notice.Kind != job.KindItem && last[notice.Job] != i {
 			continue // overtaken, and perhaps never committed
 		}
 		if reason := b.Hub.Apply(notice); reason != hub.Applied {

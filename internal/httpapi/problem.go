@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"jobprogress/internal/auth"
 	"jobprogress/internal/hub"
@@ -87,6 +88,7 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error, methods .
 }
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.WriteTimeout)) // from now on, not from the request
 	p := asProblem(err)
 	a.metrics.refused.WithLabelValues(p.Code).Inc()
 	switch p {

@@ -73,7 +73,7 @@ func (h *Hub) Take(limit int) (ids []job.ID, epoch uint64) {
 			ids = append(ids, id)
 			delete(h.urgent, id)
 			delete(h.wanted, id)
-			t.reading, t.awaited = append(t.reading, t.awaited...), nil
+			t.reading, t.awaited, t.begun = append(t.reading, t.awaited...), nil, true
 			t.readBegins()
 		}
 	}
@@ -92,12 +92,12 @@ func (h *Hub) settle(epoch uint64, s job.Snapshot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[s.ID]
-	if t == nil {
-		return
+	if t == nil || !t.begun {
+		return // the read was of a topic before this one
 	}
+	t.begun = false
 	if epoch != h.epoch || t.applySnapshot(s) {
-		t.retry()
-		h.want(t)
+		h.retry(t)
 		return
 	}
 	if !s.Found {
@@ -113,9 +113,10 @@ func (h *Hub) Fail(ids []job.ID, err error) {
 	defer h.mu.Unlock()
 	for _, id := range ids {
 		t := h.topics[id]
-		if t == nil {
+		if t == nil || !t.begun {
 			continue
 		}
+		t.begun = false
 		t.answer(fmt.Errorf("%w: %w", ErrUnavailable, err))
 		h.want(t)
 	}

@@ -24,10 +24,13 @@ func TestNoticeThatTheSnapshotSawIsIgnored(t *testing.T) {
 func TestSnapshotOlderThanTheTopicIsIgnored(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
+	h.Sweep()
 	_, epoch := h.Take(10)
 	h.Apply(notice(running(2), 100))
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	expect(t, w.Changes(0), progressEvent(2), statusEvent(job.Running))
+	h.Sweep()
+	_, epoch = h.Take(10)
 	h.Settle(epoch, []job.Snapshot{row(running(3), 101)})
 	expect(t, w.Changes(0), progressEvent(3), statusEvent(job.Running))
 }
@@ -65,6 +68,7 @@ func TestNoticeBeforeTheFirstSnapshot(t *testing.T) {
 func TestNewListenForgetsTransactionsAndReadsAgain(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(5), 1000))
+	h.Sweep()
 	_, before := h.Take(10)
 	h.Relisten()
 

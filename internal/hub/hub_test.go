@@ -291,6 +291,25 @@ func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
 	}
 }
 
+func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
+	h := liveHub()
+	first, _, _ := h.join(jobA)
+	_, before := h.Take(10)
+	first.Close()
+	second, read, _ := h.join(jobA)
+	defer second.Close()
+	h.Settle(before, []job.Snapshot{{ID: jobA}})
+	select {
+	case <-read.done:
+		t.Fatal("answered by a read that had begun before")
+	default:
+	}
+	_, epoch := h.Take(10)
+	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	<-read.done
+	expect(t, second.Changes(0), progressEvent(1), statusEvent(job.Running))
+}
+
 func TestThoseWhoWaitAreReadFirst(t *testing.T) {
 	h := liveHub()
 	for i := range 100 {

@@ -50,8 +50,12 @@ func (t *topic) answer(err error) {
 	t.reading = nil
 }
 
-// retry has those who wait for a read that told nothing wait for the next. The caller holds Hub.mu.
-func (t *topic) retry() {
+// retry has those who wait for a read that told nothing wait for the next. The caller holds mu.
+func (h *Hub) retry(t *topic) {
 	t.awaited = append(t.awaited, t.reading...)
 	t.reading = nil
+	if len(t.awaited) > 0 {
+		h.urgent[t.id] = t
+	}
+	h.want(t)
 }

@@ -22,6 +22,7 @@ type topic struct {
 	idleSince time.Time // when watchers became 0
 	awaited   []*read   // that have not begun
 	reading   []*read   // that have
+	begun     bool      // a read was handed out and is not settled
 
 	mu      sync.Mutex
 	version uint64
