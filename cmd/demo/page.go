@@ -63,6 +63,7 @@ func servePage(ctx context.Context, s *settings, serverURL string, ready func(s 
 
 	listener, err := net.Listen("tcp", s.Addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
+		fmt.Printf("%s is taken: the page goes to another port\n", s.Addr)
 		listener, err = net.Listen("tcp", "127.0.0.1:0")
 	}
 	if err != nil {

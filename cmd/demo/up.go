@@ -137,9 +137,9 @@ One job as a stream:
   curl -N -H 'Authorization: Bearer %s' %s/api/jobs/%s/progress
 
 See it move, there and on the page:
-  psql '%s' -c "update job set progress = jsonb_build_object('total', 10, 'done', (progress->>'done')::int + 1, 'succeeded', (progress->>'done')::int + 1, 'failed', 0) where id = '%s'"
+  psql '%s' -c "update job set updated_at = now(), progress = jsonb_build_object('total', 10, 'done', n, 'succeeded', n) from (select least(10, (progress->>'done')::int + 1) as n from job where id = '%s') as next where id = '%s'"
 
 %s
-`, page, token, page, byHand, s.DatabaseURL, byHand, ending)
+`, page, token, page, byHand, s.DatabaseURL, byHand, byHand, ending)
 	return nil
 }

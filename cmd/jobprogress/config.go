@@ -159,7 +159,7 @@ func loopback(address string) bool {
 }
 
 // errUsage is wrapped by errors about the settings.
-var errUsage = errors.New("see jobprogress --help")
+var errUsage = errors.New("see jobprogress COMMAND --help")
 
 // fault is something wrong with one setting, by both of its names.
 func fault(flag, env, format string, args ...any) error {

@@ -33,7 +33,7 @@ type serveCommand struct {
 	tokens
 	Cookie         string   `env:"JOBPROGRESS_COOKIE" default:"session" help:"Cookie that holds the token when there is no Authorization header."`
 	InsecureNoAuth bool     `env:"JOBPROGRESS_INSECURE_NO_AUTH" help:"No authentication: everybody sees every job. Loopback addresses only."`
-	AllowedOrigins []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN,…" help:"Foreign origins that may read, exact, comma-separated."`
+	AllowedOrigins []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Foreign origins that may read, exact, comma-separated."`
 
 	PingInterval     time.Duration `env:"JOBPROGRESS_PING_INTERVAL" default:"30s" help:"Between pings on a silent stream."`
 	BackstopInterval time.Duration `env:"JOBPROGRESS_BACKSTOP_INTERVAL" default:"15s" help:"Within this time every watched job is read again, whatever was notified."`
@@ -119,12 +119,12 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", c.Addr, err)
+		return err // it names the address
 	}
 	defer listener.Close()
 	adminListener, err := net.Listen("tcp", c.AdminAddr)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", c.AdminAddr, err)
+		return err
 	}
 	defer adminListener.Close()
 	public, admin := c.server(handler, log), c.server(api.Admin(), log)

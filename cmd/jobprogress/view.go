@@ -23,7 +23,9 @@ func (p plain) show(e event) {
 	case "status":
 		fmt.Fprintf(p.w, "status %s\n", printable(e.Status))
 	case "error":
-		fmt.Fprintf(p.w, "error %s\n", printable(e.Message))
+		if e.Message != "" { // else an earlier one is taken back
+			fmt.Fprintf(p.w, "error %s\n", printable(e.Message))
+		}
 	case "item":
 		fmt.Fprintf(p.w, "%s %s %s %s\n", printable(e.Kind), printable(e.ItemID), e.Status, printable(e.Label))
 	}

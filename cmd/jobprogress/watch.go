@@ -69,7 +69,9 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}
 	client := sse.Client{ResponseValidator: validate, OnRetry: func(err error, wait time.Duration) {
-		fmt.Fprintf(stderr, "%v; next try in %s\n", err, wait.Round(time.Millisecond))
+		if ctx.Err() == nil { // else the job has ended, and we with it
+			fmt.Fprintf(stderr, "%s: %v; next try in %s\n", c.URL, err, wait.Round(time.Millisecond))
+		}
 	}}
 	connection := client.NewConnection(request)
 	var ended error
@@ -91,7 +93,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 		}
 	})
 	err = connection.Connect()
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, errSeen) {
 		return ended
 	}
 	var refused refusal
@@ -106,17 +108,26 @@ type refusal struct{ reason string }
 
 func (r refusal) Error() string { return r.reason }
 
+// errSeen is that the job had ended when we came back, as we had been told.
+var errSeen = errors.New("job has ended")
+
 // validate tells a stream from a refusal, and those worth another try from the rest.
 func validate(response *http.Response) error {
 	switch {
 	case response.StatusCode == http.StatusOK:
 		return sse.DefaultValidator(response)
+	case response.StatusCode == http.StatusNoContent:
+		return errSeen
 	case response.StatusCode >= http.StatusInternalServerError:
 		return temporary{response.Status}
 	}
 	var problem struct{ Detail string }
 	json.NewDecoder(response.Body).Decode(&problem)
-	return refusal{printable(strings.TrimSpace(response.Status + ": " + problem.Detail))}
+	reason := response.Status + ": " + problem.Detail
+	if response.StatusCode == http.StatusUnauthorized {
+		reason = response.Status + ": name the token of the job's account with --token or JOBPROGRESS_TOKEN"
+	}
+	return refusal{printable(reason)}
 }
 
 // temporary has the client try again.

@@ -30,13 +30,13 @@ func startContainer(ctx context.Context) (s *Server, err error) {
 	// Without an engine the library panics in places.
 	defer func() {
 		if r := recover(); r != nil {
-			s, err = nil, fmt.Errorf("%v", r)
+			s, err = nil, fmt.Errorf("no engine answers: %v", r)
 		}
 	}()
 	log.SetDefault(log.NewNoopLogger())
 	provider, err := testcontainers.NewDockerProvider()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("no engine answers: %w", err)
 	}
 	defer provider.Close()
 	health, cancel := context.WithTimeout(ctx, dockerTimeout)
