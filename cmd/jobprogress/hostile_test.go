@@ -116,7 +116,7 @@ func TestHTTP2ConnectionThatIsNotReadIsCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.eventually("open", func() bool { return s.metric("jobprogress_streams_open") == "1" })
-	for i, end := 0, time.Now().Add(deadline); s.metric("jobprogress_streams_open") == "1"; {
+	for i, end := 0, time.Now().Add(4*deadline); s.metric("jobprogress_streams_open") == "1"; {
 		for range 200 {
 			i++
 			s.exec(`update job set error = $2::int || repeat('x', 900) where id = $1`, id, i)
