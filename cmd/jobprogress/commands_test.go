@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -247,6 +248,13 @@ func TestMetricsAndProfilesAreForTheOperatorOnly(t *testing.T) {
 		if response, _ := s.get(path); response.StatusCode != 404 {
 			t.Errorf("%s on the public address: %s", path, response.Status)
 		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.admin+"/debug/pprof/cmdline", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response, body := s.do(r); response.StatusCode != 404 {
+		t.Errorf("the command line, with its secrets, is shown: %q", body)
 	}
 	if s.metric("jobprogress_bus_live") != "1" || s.metric("go_goroutines") == "" {
 		t.Error("metrics are missing")

@@ -103,8 +103,12 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 		if response.StatusCode != http.StatusOK || !strings.HasPrefix(body, "retry: ") || !strings.Contains(body, ": database_unavailable\n") {
 			t.Errorf("EventSource is told %s %q", response.Status, body)
 		}
-		for _, path := range []string{streamOf(id), "/api/jobs/" + id} {
-			response, body := s.get(path)
+		for _, request := range [][]string{
+			{streamOf(id)}, {"/api/jobs/" + id}, {"/readyz"},
+			{"/api/jobs/" + id, "Accept: text/event-stream"}, {"/readyz", "Accept: text/event-stream"}, // no streams
+		} {
+			path := request[0]
+			response, body := s.get(path, request[1:]...)
 			after, err := strconv.Atoi(response.Header.Get("Retry-After"))
 			if response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "database_unavailable") || err != nil || after < 1 {
 				t.Errorf("%s: %s %s, Retry-After %q", path, response.Status, body, response.Header.Get("Retry-After"))

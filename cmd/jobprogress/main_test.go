@@ -142,7 +142,12 @@ func (s *server) get(path string, headers ...string) (*http.Response, string) {
 
 func (s *server) do(r *http.Request) (*http.Response, string) {
 	s.t.Helper()
-	response, err := s.client.Do(r)
+	return s.doBy(s.client, r)
+}
+
+func (s *server) doBy(client *http.Client, r *http.Request) (*http.Response, string) {
+	s.t.Helper()
+	response, err := client.Do(r)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -161,16 +166,8 @@ func (s *server) metric(name string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(body)) {
+	_, body := s.doBy(http.DefaultClient, r) // the server's may speak HTTP/2 only
+	for line := range strings.Lines(body) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			return value
 		}

@@ -242,9 +242,9 @@ func TestNothingLeaks(t *testing.T) {
 	id := s.insert()
 	s.open(streamOf(id)).close()
 	descriptors := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
+		entries, err := os.ReadDir("/dev/fd")
 		if err != nil {
-			t.Skip("this system does not say which descriptors are open")
+			t.Fatal(err)
 		}
 		return len(entries)
 	}

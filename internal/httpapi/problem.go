@@ -91,10 +91,10 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.WriteTimeout)) // from now on, not from the request
 	p := asProblem(err)
 	a.metrics.refused.WithLabelValues(p.Code).Inc()
-	switch p {
-	case errInternal:
+	switch {
+	case p == errInternal:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
-	case errDatabaseUnavailable:
+	case errors.Is(err, hub.ErrUnavailable): // and not readiness, which has no cause to tell
 		a.troubled.Do(func() { a.Log.Warn("job not read", "error", err) })
 	}
 	header := w.Header()

@@ -4,7 +4,6 @@ package httpapi
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -86,32 +85,6 @@ func (a *API) Handler() (http.Handler, error) {
 
 // streamPattern is where the streams are.
 const streamPattern = "/api/jobs/{id}/progress"
-
-// hurry bounds the time in which a client sends a body that nobody wants, and takes its answer. Streams set a deadline
-// of their own for each write.
-func (a *API) hurry(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		control := http.NewResponseController(w) // every server of ours can set deadlines
-		var err error
-		if r.ContentLength != 0 {
-			control.SetReadDeadline(time.Now().Add(a.WriteTimeout))
-			_, err = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
-			if err == nil {
-				control.SetReadDeadline(time.Time{})
-			}
-		}
-		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
-		if err != nil {
-			w.Header().Set("Connection", "close")
-			a.refuse(w, r, errBody)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// maxBody is how much of a body is passed over, in bytes.
-const maxBody = 64 << 10
 
 // Admin is the operator's surface.
 func (a *API) Admin() http.Handler {
