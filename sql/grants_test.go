@@ -116,7 +116,8 @@ func TestDefaultPrivilegesGrantNothing(t *testing.T) {
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, admin, `alter default privileges grant execute on functions to `+quoted(anon)+`; alter default privileges grant usage on schemas to `+quoted(anon))
+	exec(t, admin, `alter default privileges grant execute on functions to `+quoted(anon)+`; alter default privileges grant usage on schemas to `+quoted(anon)+`;
+		alter default privileges grant select on tables to `+quoted(anon))
 	may := func(who string) (may bool) {
 		err := admin.QueryRow(t.Context(), `select has_function_privilege($1, 'jobprogress.snapshot(uuid[])', 'execute')`, who).Scan(&may)
 		if err != nil {
@@ -131,10 +132,25 @@ func TestDefaultPrivilegesGrantNothing(t *testing.T) {
 		if may(anon) {
 			t.Error("anon may read jobs")
 		}
+		var reads bool
+		if err := admin.QueryRow(t.Context(), `select has_table_privilege($1, 'jobprogress.secret', 'select')`, anon).Scan(&reads); err != nil || reads {
+			t.Errorf("anon may read the key: %v, %v", reads, err)
+		}
 		exec(t, admin, `grant usage on schema jobprogress to `+quoted(service)+`; grant execute on function jobprogress.snapshot(uuid[]) to `+quoted(service))
 	}
 	if !may(service) {
 		t.Error("installing again took a grant away")
+	}
+
+	// An earlier version, with other columns.
+	exec(t, admin, `drop function jobprogress.snapshot(uuid[])`)
+	exec(t, admin, `create function jobprogress.snapshot(job_ids uuid[]) returns table (id uuid) language sql as 'select null::uuid'`)
+	exec(t, admin, `revoke all on function jobprogress.snapshot(uuid[]) from public, `+quoted(anon)+`; grant execute on function jobprogress.snapshot(uuid[]) to `+quoted(service))
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	if !may(service) || may(anon) {
+		t.Errorf("after an upgrade the service may read: %v, anon: %v", may(service), may(anon))
 	}
 }
 

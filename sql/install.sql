@@ -33,8 +33,10 @@ begin
     select from pg_namespace where nspname = 'jobprogress' and nspowner <> installer
     union all
     select from pg_proc where pronamespace = 'jobprogress'::regnamespace and proowner <> installer
+    union all
+    select from pg_class where relnamespace = 'jobprogress'::regnamespace and relowner <> installer
   ) then
-    raise exception 'jobprogress: schema jobprogress or a function in it is not owned by %', current_user
+    raise exception 'jobprogress: schema jobprogress or something in it is not owned by %', current_user
       using hint = 'Install as the role that installed it first, or uninstall it as that role.';
   end if;
 end $$;
@@ -69,6 +71,39 @@ as $$
   select case when value >= '0001-01-02 00:00:00+00' and value < '9999-12-31 00:00:00+00' then value end
 $$;
 
+-- Whoever may connect may notify. What our functions notify is sealed with a key that only they read, and the
+-- service through snapshot.
+create table if not exists jobprogress.secret (
+  key bytea not null
+);
+
+comment on table jobprogress.secret is 'The key that seals notices. One row; never to be granted to anybody.';
+
+insert into jobprogress.secret (key)
+select sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
+where not exists (select from jobprogress.secret);
+
+-- The backend is part of what is sealed: a notice that somebody heard and sends again comes from another one. Without
+-- a key, in a copy of the schema for example, the body stays as it is, which makes it a hint to look at the row.
+create or replace function jobprogress.seal(body text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  key bytea;
+begin
+  select secret.key into key from jobprogress.secret;
+  if key is null then
+    return body;
+  end if;
+  return '{"seal":"'
+    || left(encode(sha256(key || sha256(key || convert_to(pg_backend_pid() || body, 'UTF8'))), 'hex'), 32)
+    || '",' || substr(body, 2);
+end $$;
+
+comment on function jobprogress.seal(text) is 'Seals the body of a notice, a JSON object, so that the service knows whom it comes from.';
+
 -- Notifies what the row is now, with the transaction's id: the service knows by that which reads include it already.
 -- Of several notices of one transaction only the last is a state that commits; they come together, and the service
 -- waits for the last.
@@ -92,6 +127,7 @@ begin
       'progress', jobprogress.counts(new.progress),
       'error', jobprogress.cut(new.error, 1000)
     )::text;
+    payload := jobprogress.seal(payload);
     -- More than NOTIFY takes, 7,999 bytes, would abort the writer: look at the row.
     if octet_length(payload) > 7900 then
       payload := json_build_object('kind', 'row', 'job', new.id)::text;
@@ -123,7 +159,7 @@ create or replace function jobprogress.item(
   total     bigint default null
 )
 returns void
-language plpgsql
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -156,11 +192,16 @@ begin
       'total', total
     )
   ))::text;
-  if octet_length(payload) > 7900 then
-    raise warning 'jobprogress.item: no notice for job %: item_id and item_kind take more than a notice holds', job_id;
-    return;
-  end if;
-  perform pg_notify('jobprogress', payload);
+  begin
+    payload := jobprogress.seal(payload);
+    if octet_length(payload) > 7900 then
+      raise warning 'jobprogress.item: no notice for job %: item_id and item_kind take more than a notice holds', job_id;
+      return;
+    end if;
+    perform pg_notify('jobprogress', payload);
+  exception when others then
+    raise warning 'jobprogress.item: no notice for job %: % (%)', job_id, sqlerrm, sqlstate;
+  end;
 end $$;
 
 comment on function jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint) is
@@ -174,6 +215,9 @@ declare
   full_name  text;
   missing    text;
   attached   record;
+  snapshot   text;
+  callers    text[];
+  caller     text;
 begin
   if job_table is null then
     raise exception 'jobprogress: table "%" does not exist', table_name
@@ -202,7 +246,7 @@ begin
   where pg_class.oid = job_table;
 
   -- row_security = off makes an error of rows that are hidden later on; viewers must not take them for deleted.
-  execute format($create$
+  snapshot := format($create$
     create or replace function jobprogress.snapshot(job_ids uuid[])
     returns table (
       id           uuid,
@@ -216,7 +260,8 @@ begin
       created_at   timestamptz,
       started_at   timestamptz,
       completed_at timestamptz,
-      updated_at   timestamptz
+      updated_at   timestamptz,
+      seal_key     bytea
     )
     language sql stable security definer rows 100
     set search_path = pg_catalog, pg_temp
@@ -234,11 +279,32 @@ begin
         jobprogress.moment(job.created_at),
         jobprogress.moment(job.started_at),
         jobprogress.moment(job.completed_at),
-        jobprogress.moment(job.updated_at)
+        jobprogress.moment(job.updated_at),
+        case when wanted.id is null then (select secret.key from jobprogress.secret) end
       from unnest(job_ids) as wanted (id)
       left join %s as job on job.id = wanted.id
     $snapshot$
   $create$, full_name);
+  begin
+    execute snapshot;
+  exception when invalid_function_definition then
+    -- An earlier version has other columns. Who may call it stays.
+    select array_agg(quote_ident(pg_get_userbyid(a.grantee))) into callers
+    from pg_proc as p, aclexplode(p.proacl) as a
+    where p.oid = 'jobprogress.snapshot(uuid[])'::regprocedure and a.grantee not in (0, p.proowner);
+    drop function jobprogress.snapshot(uuid[]);
+    execute snapshot;
+    for caller in
+      select quote_ident(pg_get_userbyid(a.grantee))
+      from pg_proc as p, aclexplode(p.proacl) as a
+      where p.oid = 'jobprogress.snapshot(uuid[])'::regprocedure and a.grantee not in (0, p.proowner)
+    loop
+      execute format('revoke all on function jobprogress.snapshot(uuid[]) from %s', caller); -- default privileges
+    end loop;
+    foreach caller in array coalesce(callers, '{}') loop
+      execute format('grant execute on function jobprogress.snapshot(uuid[]) to %s', caller);
+    end loop;
+  end;
 
   for attached in
     select tgname, tgrelid::regclass as on_table from pg_trigger
@@ -277,7 +343,7 @@ begin
 end $install$;
 
 comment on function jobprogress.snapshot(uuid[]) is
-  'The published state of the jobs named, one row each also where there is none, and the transactions it includes (pg_current_snapshot).';
+  'The published state of the jobs named, one row each also where there is none, and the transactions it includes (pg_current_snapshot). For the job null: the key that seals notices.';
 
 -- Nobody but the owner may call anything here: functions come granted to all, and default privileges may grant them to
 -- others. What was granted since the first install stays.
@@ -295,6 +361,13 @@ begin
       and (a.grantee = 0 or current_setting('jobprogress.fresh') = 'true')
   loop
     execute format('revoke all on function %s from %s', granted.function_name, granted.grantee);
+  end loop;
+  for granted in
+    select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
+    from pg_class as c, aclexplode(c.relacl) as a
+    where c.oid = 'jobprogress.secret'::regclass and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on table jobprogress.secret from %s', granted.grantee);
   end loop;
 end $$;
 

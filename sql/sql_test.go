@@ -432,3 +432,21 @@ func TestFilesRunAsTheyAre(t *testing.T) {
 		}
 	}
 }
+
+// As after a restore that left data out.
+func TestWithoutItsKeyNothingBreaks(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	conn, other := session(t, url), session(t, url)
+	exec(t, conn, `delete from jobprogress.secret`)
+	exec(t, conn, `listen jobprogress`)
+	id := insert(t, other)
+	exec(t, other, `update job set progress = '{"total": 9, "done": 4}'`)
+	exec(t, other, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
+	for _, want := range []string{`"done": 4`, `"s1"`} {
+		n, err := conn.WaitForNotification(t.Context())
+		if err != nil || !strings.Contains(n.Payload, want) || strings.Contains(n.Payload, "seal") {
+			t.Errorf("notified %v, %v", n, err)
+		}
+	}
+}

@@ -41,21 +41,23 @@ type Bus struct {
 
 	backoff *backoff.ExponentialBackOff // between attempts to listen; the listener's
 
-	garbage, troubled, unread rate.Sometimes // lines of the log that could be many
+	garbage, strange, troubled, unread rate.Sometimes // lines of the log that could be many
 
-	listening chan struct{}          // holds a token when a LISTEN is new
+	listening chan struct{}          // holds a token when a LISTEN is new, or the key may be
 	expected  atomic.Pointer[string] // the probe under way
 	echo      chan struct{}          // holds a token when that came back
+	sealKey   atomic.Pointer[[]byte] // of the notices; nil until it is read
 
 	mu      sync.Mutex
 	session net.Conn // the one that listens, or nil
 	attempt int      // to listen; the present session's
 	proven  bool     // the present session hears
+	trouble string   // what was said last of why it does not
 }
 
 // New makes a Bus. It does nothing before Run.
 func New(c Config) *Bus {
-	return &Bus{
+	b := &Bus{
 		Config:  c,
 		metrics: newMetrics(c.Registry, c.Hub),
 		// A database that is back is heard again within 2.25 s, also after a long time away.
@@ -66,11 +68,14 @@ func New(c Config) *Bus {
 			MaxInterval:         1500 * time.Millisecond,
 		},
 		garbage:   rate.Sometimes{Interval: time.Minute},
+		strange:   rate.Sometimes{Interval: time.Minute},
 		troubled:  rate.Sometimes{Interval: time.Minute},
 		unread:    rate.Sometimes{Interval: time.Minute},
 		listening: make(chan struct{}, 1),
 		echo:      make(chan struct{}, 1),
 	}
+	b.sealKey.Store(new([]byte))
+	return b
 }
 
 // Run works until ctx ends, whatever becomes of the database meanwhile. It returns nil.
@@ -83,8 +88,8 @@ func (b *Bus) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// live is said by the probe, and degraded by whoever notices first. Each change is one line of the log; failures in
-// between are told once a minute.
+// live is said by the probe, and degraded by whoever notices first. Each change is one line of the log, also from one
+// failure to another; the same failure is told once a minute.
 func (b *Bus) live(attempt int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,10 +108,17 @@ func (b *Bus) degraded(err error) {
 	defer b.mu.Unlock()
 	if live, _ := b.Hub.Live(); live {
 		b.Hub.SetLive(false)
+		b.trouble = err.Error()
 		b.Log.Warn("bus degraded", "error", err)
 		return
 	}
-	b.troubled.Do(func() { b.Log.Warn("bus not live", "error", err) })
+	say := func() { b.Log.Warn("bus not live", "error", err) }
+	if text := err.Error(); text != b.trouble { // the database is there again, but as a standby for example
+		b.trouble = text
+		say()
+		return
+	}
+	b.troubled.Do(say)
 }
 
 // sleep waits for d or the end of ctx, and tells whether it was d.

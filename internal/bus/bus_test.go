@@ -3,7 +3,6 @@ package bus_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -53,24 +52,43 @@ type running struct {
 	hub      *hub.Hub
 	registry *prometheus.Registry
 	admin    *pgx.Conn
+	log      lines
 }
 
 func start(t *testing.T, url string, backstop time.Duration) *running {
+	t.Helper()
+	return startWith(t, url, func(c *bus.Config) { c.BackstopInterval = backstop })
+}
+
+// lines takes what is written a line at a time, and forgets what nobody reads.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	select {
+	case l <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+func startWith(t *testing.T, url string, change func(*bus.Config)) *running {
 	t.Helper()
 	rows, err := store.Open(url, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{t: t, registry: prometheus.NewRegistry(), admin: connect(t, url)}
+	r := &running{t: t, registry: prometheus.NewRegistry(), admin: connect(t, url), log: make(lines, 100)}
 	r.hub = hub.New(r.registry)
-	b := bus.New(bus.Config{
+	config := bus.Config{
 		ListenURL:        url,
 		Store:            rows,
 		Hub:              r.hub,
-		BackstopInterval: backstop,
-		Log:              slog.New(slog.NewTextHandler(io.Discard, nil)),
+		BackstopInterval: time.Hour,
+		Log:              slog.New(slog.NewTextHandler(r.log, nil)),
 		Registry:         r.registry,
-	})
+	}
+	change(&config)
+	b := bus.New(config)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -124,7 +142,7 @@ func (r *running) sees(w *hub.Watcher, want string) {
 	r.t.Helper()
 	timeout := time.After(deadline)
 	for {
-		b := w.Changes(0)
+		b := w.Changes(hub.Cursor{})
 		for _, f := range b.Frames {
 			if strings.Contains(string(f.Data), want) {
 				return
@@ -251,7 +269,7 @@ func TestViewerSeesNoStateThatIsOvertakenInItsTransaction(t *testing.T) {
 		writing <- err
 	}()
 	seen := 0
-	for b := w.Changes(0); b.End == hub.Open; b = w.Changes(b.Cursor) {
+	for b := w.Changes(hub.Cursor{}); b.End == hub.Open; b = w.Changes(b.Cursor) {
 		for _, f := range b.Frames {
 			var done int
 			if n, _ := fmt.Sscanf(string(f.Data), `data: {"type":"progress","done":%d`, &done); n == 1 {
@@ -287,7 +305,7 @@ func TestViewerSeesNoStateOfARowThatItsTransactionDeletes(t *testing.T) {
 	w := r.watch(r.insert())
 	exec(t, r.admin, `begin; update job set status = 'failed', error = 'uncommitted'; delete from job; commit`)
 	r.sees(w, "job no longer exists")
-	for _, f := range w.Changes(0).Frames {
+	for _, f := range w.Changes(hub.Cursor{}).Frames {
 		if strings.Contains(string(f.Data), "uncommitted") || strings.Contains(string(f.Data), "failed") && strings.Contains(string(f.Data), "status") {
 			t.Errorf("the viewer is told %s", f.Data)
 		}

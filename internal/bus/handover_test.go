@@ -90,7 +90,7 @@ type handOver struct {
 	hub       *hub.Hub
 	watching  chan *hub.Watcher
 	watcher   *hub.Watcher
-	cursor    uint64
+	cursor    hub.Cursor
 	seen      []int64 // the states that the viewer saw, in order: 0, 1, 2
 	committed int64
 	listening bool

@@ -66,8 +66,11 @@ func (b *Bus) cut() {
 	}
 }
 
-// malformed is why a notice is ignored that says nothing sensible.
-const malformed = "malformed"
+// Why a notice is not believed.
+const (
+	malformed = "malformed" // it says nothing sensible
+	unsealed  = "unsealed"  // it does not come from our functions: forged, or they have another key by now
+)
 
 // handler is called by the listener's goroutine, which must never wait for anybody.
 type handler struct{ *Bus }
@@ -76,11 +79,16 @@ type handler struct{ *Bus }
 func (b handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
 	b.Store.Reset() // rows are to be read from the server that we listen to now
 	b.Hub.Relisten()
+	b.wakeProbe()
+	return nil
+}
+
+// wakeProbe has a probe sent now.
+func (b handler) wakeProbe() {
 	select {
 	case b.listening <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // HandleNotification takes what was notified to the topics: this notice and all that came with it.
@@ -132,8 +140,8 @@ func waiting(conn *pgx.Conn) *pgconn.Notification {
 	return n
 }
 
-// parse decodes a notice about a job. Anybody may notify, so nothing in it is believed to be well formed. A probe is
-// for us.
+// parse decodes a notice about a job. Anybody may notify, so nothing in it is believed without a seal but that it is
+// worth looking at the row. A probe is for us.
 func (b handler) parse(n *pgconn.Notification) (job.Notice, bool) {
 	notice, err := job.ParseNotice(n.Payload)
 	if err != nil {
@@ -144,14 +152,25 @@ func (b handler) parse(n *pgconn.Notification) (job.Notice, bool) {
 		return notice, false
 	}
 	b.metrics.received.WithLabelValues(string(notice.Kind)).Inc()
-	if notice.Kind != job.KindProbe {
-		return notice, true
-	}
-	if expected := b.expected.Load(); expected != nil && *expected == notice.Probe { // else another server's
-		select {
-		case b.echo <- struct{}{}:
-		default:
+	switch notice.Kind {
+	case job.KindProbe:
+		if expected := b.expected.Load(); expected != nil && *expected == notice.Probe { // else another server's
+			select {
+			case b.echo <- struct{}{}:
+			default:
+			}
 		}
+		return notice, false
+	case job.KindState, job.KindItem:
+		if sealed(*b.sealKey.Load(), n) {
+			return notice, true
+		}
+		b.metrics.ignored.WithLabelValues(unsealed).Inc()
+		b.strange.Do(func() {
+			b.Log.Warn("notice is not sealed with the key of this database, so its row is read instead", "job", notice.Job, "backend", n.PID)
+			b.wakeProbe() // which reads the key: there may be a new one
+		})
+		return job.Notice{Kind: job.KindRow, Job: notice.Job}, true
 	}
-	return notice, false
+	return notice, true
 }

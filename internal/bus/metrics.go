@@ -12,6 +12,7 @@ type metrics struct {
 	received, ignored       *prometheus.CounterVec
 	reconnects, readsFailed prometheus.Counter
 	reads, roundTrip        prometheus.Histogram
+	queueUsage              prometheus.Gauge
 }
 
 // seconds are the buckets for what goes to the database and back: 0.25 ms to 8 s.
@@ -35,7 +36,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 		}, []string{"kind"}),
 		ignored: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_notices_ignored_total",
-			Help: "Notices that changed nothing, by reason: malformed, unwatched, or stale (the row had been read already).",
+			Help: "Notices not taken as they were, by reason: malformed, unsealed (not from our functions: the row is read), unwatched, or stale (the row had been read already).",
 		}, []string{"reason"}),
 		reconnects: make.NewCounter(prometheus.CounterOpts{
 			Name: "jobprogress_bus_reconnects_total",
@@ -55,11 +56,16 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 			Help:    "Time from sending a probe to hearing it.",
 			Buckets: seconds,
 		}),
-	} // A series that starts at 0 has a rate from the start.
+		queueUsage: make.NewGauge(prometheus.GaugeOpts{
+			Name: "jobprogress_notification_queue_usage",
+			Help: "How full the database's queue of notifications is, 0 to 1, when the last probe was sent. At 1, transactions that notify fail.",
+		}),
+	}
+	// A series that starts at 0 has a rate from the start.
 	for _, kind := range []job.Kind{job.KindState, job.KindRow, job.KindItem, job.KindProbe} {
 		m.received.WithLabelValues(string(kind))
 	}
-	for _, reason := range []string{malformed, hub.Unwatched, hub.Stale} {
+	for _, reason := range []string{malformed, unsealed, hub.Unwatched, hub.Stale} {
 		m.ignored.WithLabelValues(reason)
 	}
 	return m

@@ -15,7 +15,7 @@ import (
 // a primary that no longer is one, or a handler that hangs.
 const (
 	probeInterval = 5 * time.Second
-	probeTimeout  = 4 * time.Second // found and mended within two intervals
+	probeTimeout  = 3 * time.Second // found and mended within two intervals
 )
 
 var errNoEcho = errors.New("probe did not come back: the connection is dead, or LISTEN_DATABASE_URL is no direct session to the primary but goes through a transaction pooler")
@@ -53,13 +53,15 @@ func (b *Bus) probeOnce(ctx context.Context) (again bool) {
 	default:
 	}
 	start := time.Now()
-	if err := b.Store.Notify(ctx, Channel, `{"kind":"probe","probe":"`+nonce+`"}`); err != nil {
+	queueUsage, err := b.Store.Notify(ctx, Channel, `{"kind":"probe","probe":"`+nonce+`"}`)
+	if err != nil {
 		b.degraded(fmt.Errorf("send probe: %w", err))
 		if _, refused := errors.AsType[*pgconn.PgError](err); !refused { // else the server is there, and may well be heard
 			b.cut()
 		}
 		return false
 	}
+	b.metrics.queueUsage.Set(queueUsage)
 	select {
 	case <-b.echo:
 		b.metrics.roundTrip.Observe(time.Since(start).Seconds())
@@ -72,11 +74,13 @@ func (b *Bus) probeOnce(ctx context.Context) (again bool) {
 		}
 		return false
 	}
-	// Heard but not read: jobprogress may not be installed, or not for this role.
-	if _, err := b.Store.Snapshot(ctx, nil); err != nil {
+	// Heard but not read: jobprogress may not be installed, or not for this role. The key may be new since then.
+	key, err := b.Store.SealKey(ctx)
+	if err != nil {
 		b.degraded(err)
 		return false
 	}
+	b.sealKey.Store(&key)
 	b.live(attempt)
 	return false
 }

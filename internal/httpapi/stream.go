@@ -42,8 +42,11 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer watcher.Close()
 	lastEventID := lastEventID(r)
-	if !viewer.Owns(watcher.Account()) || watcher.Seen(lastEventID) {
-		// Either ends the client for good, so it is said of the row as it is now.
+	elsewhere := lastEventID != "" && !watcher.Cursor(lastEventID).Known()
+	if elsewhere || !viewer.Owns(watcher.Account()) {
+		// Who has seen the job elsewhere, on another server for example, may have seen more than is known here yet, and
+		// must not be taken back. Whom we send away, or whose job has ended, never comes back: so that is said of the row
+		// as it is now.
 		if err := watcher.Refresh(ctx); err != nil {
 			return err
 		}
@@ -66,6 +69,7 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 		writer:  writer{w: w, rc: http.NewResponseController(w), timeout: a.WriteTimeout, metrics: a.metrics},
 		watcher: watcher,
 		viewer:  viewer,
+		request: r,
 		cursor:  watcher.Cursor(lastEventID),
 		named:   r.URL.Query().Get("heartbeat") == "1",
 		live:    true,
@@ -93,12 +97,13 @@ const (
 	endGone     = "gone"      // the job was deleted
 	endNotOwner = "not_owner" // the job is another account's now
 	endExpired  = "expired"   // the credentials ended
+	endRevoked  = "revoked"   // the credentials are not valid any more
 	endDrained  = "drained"   // the server stops
-	endClient   = "client"    // the viewer went away
-	endStalled  = "stalled"   // the viewer does not read, or went away unseen
+	endClient   = "client"    // the viewer went away, or the kernel gave it up
+	endStalled  = "stalled"   // the viewer does not read
 )
 
-var ends = []string{endFinal, endGone, endNotOwner, endExpired, endDrained, endClient, endStalled}
+var ends = []string{endFinal, endGone, endNotOwner, endExpired, endRevoked, endDrained, endClient, endStalled}
 
 // stream is one viewer of one job.
 type stream struct {
@@ -106,7 +111,8 @@ type stream struct {
 	writer  writer
 	watcher *hub.Watcher
 	viewer  auth.Viewer
-	cursor  uint64
+	request *http.Request
+	cursor  hub.Cursor
 	named   bool // wants named events: heartbeat and bus
 	live    bool // what it was told of the bus; silence means live
 }
@@ -128,6 +134,11 @@ func (s *stream) run(ctx context.Context) string {
 		expired = timer.C
 	}
 	draining := s.api.draining
+	var recheck <-chan time.Time
+	if s.viewer.Revocable {
+		recheck = time.After(jitter(s.api.RecheckInterval))
+	}
+	verdict := make(chan bool, 1)
 
 	s.writer.retry(retryLeast + rand.N(retrySpread))
 	for first := true; ; first = false {
@@ -171,8 +182,25 @@ func (s *stream) run(ctx context.Context) string {
 			return endDrained
 		case <-expired:
 			return endExpired
+		case <-recheck:
+			go func() { verdict <- s.revoked() }() // it may take its time, and ends with the request
+		case revoked := <-verdict:
+			if revoked {
+				return endRevoked
+			}
+			recheck = time.After(jitter(s.api.RecheckInterval))
 		case <-ctx.Done():
 			return endClient
 		}
 	}
 }
+
+// revoked tells whether the credentials that opened the stream would not open it now. What can't be found out now does
+// not end it.
+func (s *stream) revoked() bool {
+	viewer, err := s.api.Auth.Authenticate(s.request)
+	return errors.Is(err, auth.ErrInvalid) || errors.Is(err, auth.ErrMissing) || err == nil && viewer.Account != s.viewer.Account
+}
+
+// jitter returns between four fifths of d and d, so that streams opened together are not checked together.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/5+1) }

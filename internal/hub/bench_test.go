@@ -18,7 +18,7 @@ func BenchmarkFanOut(b *testing.B) {
 	var told, ended sync.WaitGroup
 	stop := make(chan struct{})
 	for range viewers {
-		batch := w.Changes(0)
+		batch := w.Changes(Cursor{})
 		ended.Go(func() {
 			for {
 				select {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"regexp"
+	"strings"
 	"testing"
 
 	"jobprogress/internal/job"
@@ -20,19 +21,26 @@ func (p page) see(f Frame) {
 	p[keys[len(keys)-1]] = string(f.Data)
 }
 
-// A viewer is cut off after any frame and comes back with its last id. Whatever happens, and in whatever order frames
-// are sent, it ends with the page of one who saw everything anew.
+// A viewer is cut off after any frame and comes back with its last id, to either of two servers. Whatever happens, and
+// in whatever order frames are sent, it ends with the page of one who saw everything anew.
 func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
-	for seed := range uint64(500) {
+	for seed := range uint64(1000) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		h := liveHub()
-		w := watch(t, h, row(running(1), 2))
+		hubs := []*Hub{liveHub(), liveHub()}
+		var servers []*Watcher
+		for _, h := range hubs {
+			servers = append(servers, watch(t, h, row(running(1), 2)))
+		}
 		seen, lastID := page{}, ""
 		for xid := uint64(2); xid < 60; xid++ {
-			change(h, random, xid)
+			n := someChange(random, xid)
+			for _, h := range hubs {
+				h.Apply(n)
+			}
 			if random.IntN(3) > 0 {
 				continue
 			}
+			w := servers[random.IntN(2)]
 			b := w.Changes(w.Cursor(lastID))
 			for _, f := range b.Frames[:random.IntN(len(b.Frames)+1)] {
 				seen.see(f)
@@ -42,6 +50,7 @@ func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
 				t.Fatalf("seed %d: id %q is final, the job is not", seed, lastID)
 			}
 		}
+		w := servers[random.IntN(2)]
 		if w.Seen(lastID) {
 			continue // it stopped, with the final state on its page
 		}
@@ -49,8 +58,13 @@ func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
 			seen.see(f)
 		}
 		fresh := page{}
-		for _, f := range w.Changes(0).Frames {
+		for _, f := range w.Changes(Cursor{}).Frames {
 			fresh.see(f)
+		}
+		for key, has := range seen {
+			if _, expected := fresh[key]; !expected && !strings.Contains(key, "itemId") && !strings.Contains(has, `"message":""`) && !strings.Contains(has, `"total":0`) {
+				t.Fatalf("seed %d: the viewer still has %q", seed, has)
+			}
 		}
 		for key, want := range fresh {
 			if seen[key] != want {
@@ -60,31 +74,30 @@ func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
 	}
 }
 
-// change does something to the job.
-func change(h *Hub, random *rand.Rand, xid uint64) {
+// someChange is something that happens to the job.
+func someChange(random *rand.Rand, xid uint64) job.Notice {
+	s := running(random.Int64N(10))
 	switch n := random.IntN(10); {
 	case n < 4:
-		status := []string{"queued", "in_progress", "succeeded", "failed"}[n]
-		h.Apply(itemNotice(fmt.Sprint("s", random.IntN(4)), status))
+		return itemNotice(fmt.Sprint("s", random.IntN(4)), []string{"queued", "in_progress", "succeeded", "failed"}[n])
+	case n < 7:
 	case n < 8:
-		h.Apply(notice(running(random.Int64N(10)), xid))
+		s.Progress = job.Progress{}
 	case n < 9:
-		s := running(random.Int64N(10))
 		s.Error = fmt.Sprint(random.IntN(2))
-		h.Apply(notice(s, xid))
 	default:
-		s := running(random.Int64N(10))
 		s.Status = job.Completed
-		h.Apply(notice(s, xid))
 	}
+	return notice(s, xid)
 }
 
 func TestForeignIDsMeanEverything(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
-	b := w.Changes(0)
+	b := w.Changes(Cursor{})
 	ids := map[string]uint64{
-		b.Frames[1].ID:                        b.Cursor,
+		b.Frames[1].ID:                        b.Cursor.version,
+		w.topic.tag + "-1.be":                 1,
 		"":                                    0,
 		"x":                                   0,
 		"-1":                                  0,
@@ -98,8 +111,8 @@ func TestForeignIDsMeanEverything(t *testing.T) {
 		w.topic.tag + "-18446744073709551616": 0,
 	}
 	for id, want := range maps.All(ids) {
-		if got := w.Cursor(id); got != want {
-			t.Errorf("Cursor(%q) = %d, want %d", id, got, want)
+		if got := w.Cursor(id); got.version != want {
+			t.Errorf("Cursor(%q) = %v, want version %d", id, got, want)
 		}
 		if w.Seen(id) {
 			t.Errorf("%q is taken for a final id", id)
@@ -116,8 +129,8 @@ func FuzzLastEventID(f *testing.F) {
 	f.Add(w.topic.tag + "-2")
 	f.Add("final-AAAA")
 	f.Fuzz(func(t *testing.T, id string) {
-		if cursor := w.Cursor(id); cursor > w.Changes(0).Cursor {
-			t.Errorf("Cursor(%q) = %d is ahead of the topic", id, cursor)
+		if cursor := w.Cursor(id); cursor.version > w.Changes(Cursor{}).Cursor.version {
+			t.Errorf("Cursor(%q) = %v is ahead of the topic", id, cursor)
 		}
 		if w.Seen(id) {
 			t.Errorf("%q is taken for a final id of a running job", id)

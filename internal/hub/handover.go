@@ -23,8 +23,8 @@ func (p position) ahead(s job.Snapshot) bool {
 	return p.newest != 0 && !s.Visible.Includes(p.newest)
 }
 
-// readBegins notes that a read begins: it sees whatever was notified before. A notice whose transaction it does not
-// see although it came earlier is forged, and must not outlive the read.
+// readBegins notes that a read begins: it sees whatever was notified before, so nothing before it can be ahead of it. A
+// notice that claims to be must not outlive the read.
 func (t *topic) readBegins() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,7 +81,7 @@ func (t *topic) applySnapshot(s job.Snapshot) (reread bool) {
 	case !s.Found && ahead:
 		return true // a later transaction has updated a row that this read saw none of
 	case !s.Found:
-		t.end()
+		t.vanish()
 	case !ahead:
 		t.show(s.State, time.Time{})
 	case t.pending != nil:
@@ -91,8 +91,8 @@ func (t *topic) applySnapshot(s job.Snapshot) (reread bool) {
 	return false
 }
 
-// end tells the watchers, if there are any, that the row is gone. The caller holds mu.
-func (t *topic) end() {
+// vanish tells the watchers, if there are any, that the row is gone. The caller holds mu.
+func (t *topic) vanish() {
 	t.gone = true
 	if t.shown {
 		t.message = t.put(t.message, part{data: job.ErrorEvent("job no longer exists")})

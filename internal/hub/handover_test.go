@@ -14,11 +14,11 @@ func TestNoticeThatTheSnapshotSawIsIgnored(t *testing.T) {
 			t.Errorf("notice of %d: %q, want %q", xid, got, want)
 		}
 	}
-	expect(t, w.Changes(0), progressEvent(5), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(5), statusEvent(job.Running))
 	if got := h.Apply(notice(running(6), 42)); got != Applied {
 		t.Errorf("notice of a transaction in progress: %q", got)
 	}
-	expect(t, w.Changes(0), progressEvent(6), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(6), statusEvent(job.Running))
 }
 
 func TestSnapshotOlderThanTheTopicIsIgnored(t *testing.T) {
@@ -28,11 +28,11 @@ func TestSnapshotOlderThanTheTopicIsIgnored(t *testing.T) {
 	_, epoch := h.Take(10)
 	h.Apply(notice(running(2), 100))
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
-	expect(t, w.Changes(0), progressEvent(2), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
 	h.Sweep()
 	_, epoch = h.Take(10)
 	h.Settle(epoch, []job.Snapshot{row(running(3), 101)})
-	expect(t, w.Changes(0), progressEvent(3), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(3), statusEvent(job.Running))
 }
 
 func TestNoticeBeforeTheFirstSnapshot(t *testing.T) {
@@ -60,7 +60,7 @@ func TestNoticeBeforeTheFirstSnapshot(t *testing.T) {
 				h.Settle(epoch, []job.Snapshot{row(running(2), 101)})
 			}
 			<-awaited.done
-			expect(t, w.Changes(0), progressEvent(tt.want), statusEvent(job.Running))
+			expect(t, w.Changes(Cursor{}), progressEvent(tt.want), statusEvent(job.Running))
 		})
 	}
 }
@@ -74,7 +74,7 @@ func TestNewListenForgetsTransactionsAndReadsAgain(t *testing.T) {
 
 	// A read that began before the LISTEN may miss what was committed before it and notified to nobody.
 	h.Settle(before, []job.Snapshot{row(running(4), 1000)})
-	expect(t, w.Changes(0), progressEvent(5), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(5), statusEvent(job.Running))
 
 	ids, epoch := h.Take(10)
 	if len(ids) != 1 {
@@ -83,7 +83,7 @@ func TestNewListenForgetsTransactionsAndReadsAgain(t *testing.T) {
 	// The other server is behind with its transaction ids.
 	h.Apply(notice(running(7), 20))
 	h.Settle(epoch, []job.Snapshot{row(running(6), 20)})
-	expect(t, w.Changes(0), progressEvent(7), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(7), statusEvent(job.Running))
 }
 
 func TestForgedNoticeDoesNotOutliveTheNextRead(t *testing.T) {
@@ -93,13 +93,13 @@ func TestForgedNoticeDoesNotOutliveTheNextRead(t *testing.T) {
 	h.Sweep()
 	_, epoch := h.Take(10)
 	h.Settle(epoch, []job.Snapshot{row(running(5), 101)})
-	expect(t, w.Changes(0), progressEvent(5), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(5), statusEvent(job.Running))
 }
 
 func TestOwnerComesWithEveryState(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
-	seen := w.Changes(0)
+	seen := w.Changes(Cursor{})
 	given := running(1)
 	given.Account = "somebody else"
 	h.Apply(notice(given, 100))

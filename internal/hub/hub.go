@@ -60,6 +60,7 @@ func (h *Hub) Watch(ctx context.Context, id job.ID) (*Watcher, error) {
 		w, read, begun := h.join(id)
 		err := read.wait(ctx)
 		if err == nil && w.topic.found() {
+			w.fresh = read != nil && !begun
 			return w, nil
 		}
 		w.Close()

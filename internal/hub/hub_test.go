@@ -101,7 +101,7 @@ func TestNewViewerGetsTheJobThenItsItems(t *testing.T) {
 	failing := running(2)
 	failing.Error = "slow"
 	h.Apply(notice(failing, 100))
-	b := w.Changes(0)
+	b := w.Changes(Cursor{})
 	expect(t, b, progressEvent(2), statusEvent(job.Running), errorEvent("slow"), itemEvent("s1", "queued"))
 	if b.End != Open || b.Account != owner {
 		t.Errorf("end %v, account %q", b.End, b.Account)
@@ -114,23 +114,23 @@ func TestNothingToShowIsNotSentToANewViewerAndIsToOneWhoSawSomething(t *testing.
 	first := running(1)
 	first.Error = "slow"
 	w := watch(t, h, row(first, 100))
-	seen := w.Changes(0)
+	seen := w.Changes(Cursor{})
 	h.Apply(notice(job.State{Account: owner, Status: job.Running}, 100))
-	expect(t, w.Changes(0), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), statusEvent(job.Running))
 	expect(t, w.Changes(seen.Cursor), `{"type":"progress","done":0,"total":0,"succeeded":0,"failed":0}`, errorEvent(""))
 }
 
 func TestEndedJobSaysItsStatusLast(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
-	seen := w.Changes(0)
+	seen := w.Changes(Cursor{})
 	h.Apply(itemNotice("s1", "queued"))
 	ended := running(10)
 	ended.Status, ended.Error = job.Failed, "broken"
 	h.Apply(notice(ended, 100))
 	h.Apply(itemNotice("s2", "failed"))
-	for cursor, want := range map[uint64][]string{
-		0:           {progressEvent(10), errorEvent("broken"), itemEvent("s1", "queued"), itemEvent("s2", "failed"), statusEvent(job.Failed)},
+	for cursor, want := range map[Cursor][]string{
+		{}:          {progressEvent(10), errorEvent("broken"), itemEvent("s1", "queued"), itemEvent("s2", "failed"), statusEvent(job.Failed)},
 		seen.Cursor: {itemEvent("s1", "queued"), progressEvent(10), errorEvent("broken"), itemEvent("s2", "failed"), statusEvent(job.Failed)},
 	} {
 		b := w.Changes(cursor)
@@ -148,7 +148,7 @@ func TestFinalIDIsTheSameOnEveryServerAndNotThatOfAnotherEnd(t *testing.T) {
 	ended := running(10)
 	ended.Status = job.Completed
 	final := func(s job.State) string {
-		frames := watch(t, liveHub(), row(s, 100)).Changes(0).Frames
+		frames := watch(t, liveHub(), row(s, 100)).Changes(Cursor{}).Frames
 		return frames[len(frames)-1].ID
 	}
 	other := ended
@@ -168,7 +168,7 @@ func TestStartedAgainShowsOnlyTheItemsOfTheNewRun(t *testing.T) {
 	h.Apply(notice(ended, 100))
 	h.Apply(itemNotice("new", "queued"))
 	h.Apply(notice(running(0), 101))
-	b := w.Changes(0)
+	b := w.Changes(Cursor{})
 	expect(t, b, progressEvent(0), statusEvent(job.Running), itemEvent("new", "queued"))
 	if b.End != Open {
 		t.Error("the stream would end")
@@ -184,14 +184,14 @@ func TestFinishedItemsAreForgottenFirst(t *testing.T) {
 	h.Apply(itemNotice("ready", "succeeded"))
 	h.Apply(itemNotice("one more", "failed"))
 	h.Apply(itemNotice("and more", "queued"))
-	got := data(w.Changes(0))
+	got := data(w.Changes(Cursor{}))
 	for id, kept := range map[string]bool{"s0": true, "s254": true, "ready": false, "one more": false, "and more": true} {
 		if strings.Contains(got, fmt.Sprintf("%q", id)) != kept {
 			t.Errorf("item %q kept: %v, want %v", id, !kept, kept)
 		}
 	}
 	h.Apply(itemNotice("last", "queued"))
-	if got := data(w.Changes(0)); strings.Contains(got, `"s0"`) || strings.Count(got, `"item"`) != MaxItems {
+	if got := data(w.Changes(Cursor{})); strings.Contains(got, `"s0"`) || strings.Count(got, `"item"`) != MaxItems {
 		t.Errorf("%d items, s0 among them: %v", strings.Count(got, `"item"`), strings.Contains(got, `"s0"`))
 	}
 }
@@ -200,7 +200,7 @@ func TestEqualStateAndEqualItemSayNothing(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
 	h.Apply(itemNotice("s1", "queued"))
-	seen := w.Changes(0)
+	seen := w.Changes(Cursor{})
 	h.Apply(itemNotice("s1", "queued"))
 	h.Apply(notice(running(1), 100))
 	expect(t, w.Changes(seen.Cursor))
@@ -239,7 +239,7 @@ func TestWatchersShareOneReadAndOneEncoding(t *testing.T) {
 	h.Apply(notice(running(2), 100))
 	for range viewers {
 		w := <-watchers
-		expect(t, w.Changes(2), progressEvent(2))
+		expect(t, w.Changes(Cursor{version: 2}), progressEvent(2))
 		w.Close()
 	}
 	if encoded := testutil.ToFloat64(h.metrics.encoded) - before; reads != 1 || encoded != 1 {
@@ -307,7 +307,7 @@ func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
 	_, epoch := h.Take(10)
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	<-read.done
-	expect(t, second.Changes(0), progressEvent(1), statusEvent(job.Running))
+	expect(t, second.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
 }
 
 func TestThoseWhoWaitAreReadFirst(t *testing.T) {
@@ -351,7 +351,7 @@ func TestReadThatFailsIsToldAndTriedAgainForThoseWhoWatch(t *testing.T) {
 	if err := <-failed; !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error %v, want ErrUnavailable", err)
 	}
-	expect(t, w.Changes(0), progressEvent(1), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
 	if ids, _ := h.Take(10); len(ids) != 1 {
 		t.Error("the job is no longer wanted")
 	}
@@ -388,13 +388,13 @@ func TestRefreshWaitsForAReadThatBeginsAfterIt(t *testing.T) {
 	if err := <-refreshed; err != nil {
 		t.Error(err)
 	}
-	expect(t, w.Changes(0), progressEvent(2), statusEvent(job.Running))
+	expect(t, w.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
 }
 
 func TestDeletedJobEndsItsViewersAndIsForgotten(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
-	seen := w.Changes(0)
+	seen := w.Changes(Cursor{})
 	h.Apply(job.Notice{Kind: job.KindRow, Job: jobA})
 	ids, epoch := h.Take(10)
 	if len(ids) != 1 {
@@ -429,7 +429,7 @@ func TestTopicLingersForAMinute(t *testing.T) {
 		if awaited != nil {
 			t.Error("a warm topic is read again")
 		}
-		expect(t, again.Changes(0), progressEvent(2), statusEvent(job.Running))
+		expect(t, again.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
 		again.Close()
 		time.Sleep(Linger)
 		if n := h.Sweep(); n != 0 {

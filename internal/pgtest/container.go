@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -26,6 +27,9 @@ type dockerServer struct {
 	*testcontainers.DockerContainer
 }
 
+// silence keeps the library from logging, which it does to a global.
+var silence = sync.OnceFunc(func() { log.SetDefault(log.NewNoopLogger()) })
+
 func startContainer(ctx context.Context) (s *Server, err error) {
 	// Without an engine the library panics in places.
 	defer func() {
@@ -33,7 +37,7 @@ func startContainer(ctx context.Context) (s *Server, err error) {
 			s, err = nil, fmt.Errorf("no engine answers: %v", r)
 		}
 	}()
-	log.SetDefault(log.NewNoopLogger())
+	silence()
 	provider, err := testcontainers.NewDockerProvider()
 	if err != nil {
 		return nil, fmt.Errorf("no engine answers: %w", err)

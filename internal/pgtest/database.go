@@ -106,6 +106,18 @@ func WithRole(databaseURL, role string) string {
 	return u.String()
 }
 
+// With is the URL of the same database with a parameter set.
+func With(databaseURL, parameter, value string) string {
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		panic(err) // it has been connected to
+	}
+	query := u.Query()
+	query.Set(parameter, value)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
 func drop(serverURL, name string) {
 	execute(context.Background(), serverURL, "drop database if exists "+name+" with (force)")
 }

@@ -69,8 +69,12 @@ func startProcess(ctx context.Context) (*Server, error) {
 	return s, nil
 }
 
-// findBinaries returns the directory that holds initdb and postgres.
+// findBinaries returns the directory that holds initdb and postgres: TEST_POSTGRES_BIN, if it is set.
 func findBinaries(ctx context.Context) (string, error) {
+	if dir := os.Getenv("TEST_POSTGRES_BIN"); dir != "" {
+		_, err := os.Stat(filepath.Join(dir, "initdb"))
+		return dir, err
+	}
 	var dirs []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))

@@ -75,7 +75,7 @@ func explain(err error) error {
 	}
 	hint := pg.Hint
 	switch pg.Code {
-	case "3F000", "42883": // no such schema, no such function
+	case "3F000", "42883", "42703": // no such schema, no such function, a function of an earlier version
 		hint = "Run jobprogress install on this database."
 	case "42501": // insufficient privilege
 		if strings.Contains(pg.Message, "jobprogress") {

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,6 +38,9 @@ func Open(url string, maxConns int32) (*Store, error) {
 // connectTimeout bounds an attempt to connect, also to a host that does not answer at all.
 const connectTimeout = 5 * time.Second
 
+// sessionTimeout bounds one look at a session.
+const sessionTimeout = 5 * time.Second
+
 func configure(config *pgx.ConnConfig) {
 	// Prepared statements don't survive a transaction pooler; sending the text each time costs a parse.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
@@ -44,10 +48,26 @@ func configure(config *pgx.ConnConfig) {
 		config.ConnectTimeout = connectTimeout
 	}
 	// Not a standby, which knows neither NOTIFY nor the newest state, and not what was a primary until a moment ago.
-	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	config.ValidateConnect = validatePrimary
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "jobprogress"
 	}
+}
+
+// validatePrimary refuses a server that can't notify.
+func validatePrimary(ctx context.Context, conn *pgconn.PgConn) error {
+	result, err := conn.Exec(ctx, `select pg_is_in_recovery(), current_setting('transaction_read_only')`).ReadAll()
+	if err != nil {
+		return err
+	}
+	row := result[0].Rows[0]
+	switch {
+	case string(row[0]) == "t":
+		return errors.New("the server is a standby, which knows no notifications: name the primary in DATABASE_URL and LISTEN_DATABASE_URL")
+	case string(row[1]) == "on":
+		return errors.New("the session is read-only, and can't notify: name a primary that takes writes, or set default_transaction_read_only = off for this role")
+	}
+	return nil
 }
 
 // Reset gives up the connections that there are. What is read from now on comes over new ones.
@@ -97,10 +117,27 @@ func scanSnapshot(row pgx.CollectableRow) (job.Snapshot, error) {
 	return s, err
 }
 
-// Notify sends a notification on the channel of the bus.
-func (s *Store) Notify(ctx context.Context, channel, payload string) error {
-	if _, err := s.pool.Exec(ctx, `select pg_notify($1, $2)`, channel, payload); err != nil {
-		return fmt.Errorf("notify %q: %w", channel, err)
+const sealKeySQL = `select seal_key from jobprogress.snapshot(array[null]::uuid[])`
+
+// SealKey reads the key that seals the notices of this database's functions. It takes the rights that Snapshot takes.
+func (s *Store) SealKey(ctx context.Context) ([]byte, error) {
+	rows, err := s.pool.Query(ctx, sealKeySQL)
+	if err != nil {
+		return nil, fmt.Errorf("read seal key: %w", err)
 	}
-	return nil
+	key, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return nil, fmt.Errorf("read seal key: %w", explain(err))
+	}
+	return key, nil
+}
+
+// Notify sends a notification, and tells how full the server's queue of notifications is: 0 to 1. At 1, transactions
+// that notify fail.
+func (s *Store) Notify(ctx context.Context, channel, payload string) (queueUsage float64, err error) {
+	row := s.pool.QueryRow(ctx, `select pg_notification_queue_usage() from pg_notify($1, $2)`, channel, payload)
+	if err := row.Scan(&queueUsage); err != nil {
+		return 0, fmt.Errorf("notify %q: %w", channel, err)
+	}
+	return queueUsage, nil
 }

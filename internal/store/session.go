@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/singleflight"
+)
+
+// unfit are the errors of a token that can't even be compared: it is no UUID, no number, or no text.
+var unfit = []string{"22P02", "22003", "22021"}
+
+// Sessions looks the application's sessions up, with a query of the operator's.
+type Sessions struct {
+	store   *Store
+	query   string
+	current *singleflight.Group // the look-ups under way, by token
+}
+
+// CheckSessionQuery tells what is wrong with a query for sessions, as far as that can be seen without a database.
+func CheckSessionQuery(query string) error {
+	if !regexp.MustCompile(`\$1\b`).MatchString(query) {
+		return errors.New("does not use $1, the token")
+	}
+	return nil
+}
+
+// Sessions are found by a query that selects the account of the session with token $1, a text.
+func (s *Store) Sessions(query string) Sessions {
+	query = strings.TrimRight(query, "; \t\r\n")
+	// As text whatever its type, on a line of its own: the query may end in a comment.
+	return Sessions{s, "select account::text from (" + query + "\n) as session (account)", new(singleflight.Group)}
+}
+
+// Account is the account of the session with this token, or "" if there is none. Those who ask for the same at the same
+// time share one look-up.
+func (s Sessions) Account(ctx context.Context, token string) (string, error) {
+	found := s.current.DoChan(token, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sessionTimeout) // others wait for it, too
+		defer cancel()
+		return s.lookUp(ctx, token)
+	})
+	select {
+	case result := <-found:
+		return result.Val.(string), result.Err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+func (s Sessions) lookUp(ctx context.Context, token string) (string, error) {
+	var account *string
+	err := s.store.pool.QueryRow(ctx, s.query, token).Scan(&account)
+	pg, _ := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case pg != nil && slices.Contains(unfit, pg.Code):
+		return "", nil
+	case errors.Is(err, pgx.ErrNoRows):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("look up session: %w", err)
+	case account == nil:
+		return "", nil
+	}
+	return *account, nil
+}
