@@ -107,7 +107,7 @@ func TestTokenIsOneThatServeTakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := (&server{t: t}).request("/", "Authorization: Bearer "+strings.TrimSpace(out))
-	v, err := auth.JWT{Secret: []byte(secret), Claim: "sub", Issuer: "app", Audience: "jobs"}.Authenticate(r)
+	v, err := auth.JWT{Keys: auth.Secret(secret), Claim: "sub", Issuer: "app", Audience: "jobs"}.Authenticate(r)
 	if err != nil || v.Account != ada || time.Until(v.Expires) > time.Minute {
 		t.Errorf("viewer %+v, %v", v, err)
 	}
@@ -261,5 +261,23 @@ func TestMetricsAndProfilesAreForTheOperatorOnly(t *testing.T) {
 	}
 	if response, body := s.get("/healthz"); response.StatusCode != 200 || body != "ok\n" {
 		t.Errorf("healthz: %s %s", response.Status, body)
+	}
+}
+
+func TestFaultsOfTheWaysToSayWhoIsAsking(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"JOBPROGRESS_JWT_SECRET, JOBPROGRESS_SESSION_QUERY contradict each other: choose one":            {"--jwt-secret", secret, "--session-query", "select $1"},
+		`JOBPROGRESS_JWT_PUBLIC_KEY (--jwt-public-key) open nowhere.pem`:                                 {"--jwt-public-key", "nowhere.pem"},
+		`JOBPROGRESS_JWT_PUBLIC_KEY (--jwt-public-key) main_test.go: there is no PEM in it`:              {"--jwt-public-key", "main_test.go"},
+		`JOBPROGRESS_JWKS_URL (--jwks-url) is not a URL`:                                                 {"--jwks-url", "keys.example.com"},
+		`JOBPROGRESS_SESSION_QUERY (--session-query) does not use $1`:                                    {"--session-query", "select account_id from session where token = '$12'"},
+		`knows no JOBPROGRESS_JWT_ISSUER`:                                                                {"--session-query", "select $1", "--jwt-issuer", "x"},
+		`JOBPROGRESS_INSECURE_NO_AUTH (--insecure-no-auth) contradicts JOBPROGRESS_JWKS_URL: choose one`: {"--insecure-no-auth", "--jwks-url", "https://x"},
+		"or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL or JOBPROGRESS_SESSION_QUERY":               {},
+	} {
+		if _, err := output(t, noEnv, append([]string{"serve"}, args...)...); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", args, err, want)
+		}
 	}
 }

@@ -9,13 +9,17 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"jobprogress/internal/auth"
 	"jobprogress/internal/httpapi"
+	"jobprogress/internal/store"
 )
 
 // commands is the command line. Every flag is an environment variable too.
@@ -52,9 +56,9 @@ type tokens struct {
 	AccountClaim string `env:"JOBPROGRESS_ACCOUNT_CLAIM" default:"sub" help:"Claim that holds the account."`
 }
 
-func (t tokens) jwt(cookie string) auth.JWT {
+func (t tokens) jwt(keys auth.Keys, cookie string) auth.JWT {
 	return auth.JWT{
-		Secret:   []byte(t.JWTSecret),
+		Keys:     keys,
 		Cookie:   cookie,
 		Claim:    t.AccountClaim,
 		Issuer:   t.JWTIssuer,
@@ -116,12 +120,28 @@ func (c *serveCommand) faults() []error {
 		_, _, err := net.SplitHostPort(address.value)
 		check(err == nil, address.flag, address.env, "%q is not host:port", address.value)
 	}
+	ways := c.ways()
 	switch {
 	case c.InsecureNoAuth:
-		check(c.JWTSecret == "", "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts JOBPROGRESS_JWT_SECRET: choose one")
+		check(len(ways) == 0, "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts %s: choose one", strings.Join(ways, ", "))
 		check(loopback(c.Addr), "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "is refused on %q: only a loopback address may go without authentication", c.Addr)
-	default:
-		check(c.JWTSecret != "", "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens (or, on a loopback address, --insecure-no-auth)")
+	case len(ways) == 0:
+		check(false, "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens, or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL or JOBPROGRESS_SESSION_QUERY (or, on a loopback address, --insecure-no-auth)")
+	case len(ways) > 1:
+		faults = append(faults, fmt.Errorf("%s contradict each other: choose one", strings.Join(ways, ", ")))
+	}
+	if c.JWTPublicKey != "" {
+		_, err := c.publicKey()
+		check(err == nil, "jwt-public-key", "JOBPROGRESS_JWT_PUBLIC_KEY", "%w", err)
+	}
+	if c.JWKSURL != "" {
+		u, err := url.Parse(c.JWKSURL)
+		check(err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "", "jwks-url", "JOBPROGRESS_JWKS_URL", "is not a URL like https://auth.example.com/.well-known/jwks.json")
+	}
+	if c.SessionQuery != "" {
+		err := store.CheckSessionQuery(c.SessionQuery)
+		check(err == nil, "session-query", "JOBPROGRESS_SESSION_QUERY", "%w", err)
+		check(c.JWTIssuer == "" && c.JWTAudience == "", "session-query", "JOBPROGRESS_SESSION_QUERY", "knows no JOBPROGRESS_JWT_ISSUER or JOBPROGRESS_JWT_AUDIENCE")
 	}
 	check((c.TLSCert == "") == (c.TLSKey == ""), "tls-cert", "JOBPROGRESS_TLS_CERT", "goes together with --tls-key (JOBPROGRESS_TLS_KEY)")
 	if c.TLSCert != "" && c.TLSKey != "" {
@@ -146,6 +166,31 @@ func (c *serveCommand) faults() []error {
 	check(c.MaxStreams > 0, "max-streams", "JOBPROGRESS_MAX_STREAMS", "%d is not positive", c.MaxStreams)
 	check(c.MaxStreamsPerAccount > 0, "max-streams-per-account", "JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT", "%d is not positive", c.MaxStreamsPerAccount)
 	return faults
+}
+
+// ways are the variables that say who is asking. There must be one.
+func (c *serveCommand) ways() (set []string) {
+	for _, way := range []struct{ env, value string }{
+		{"JOBPROGRESS_JWT_SECRET", c.JWTSecret}, {"JOBPROGRESS_JWT_PUBLIC_KEY", c.JWTPublicKey},
+		{"JOBPROGRESS_JWKS_URL", c.JWKSURL}, {"JOBPROGRESS_SESSION_QUERY", c.SessionQuery},
+	} {
+		if way.value != "" {
+			set = append(set, way.env)
+		}
+	}
+	return set
+}
+
+func (c *serveCommand) publicKey() (auth.PublicKey, error) {
+	text, err := os.ReadFile(c.JWTPublicKey)
+	if err != nil {
+		return auth.PublicKey{}, err // it names the file
+	}
+	key, err := auth.ParsePublicKey(text)
+	if err != nil {
+		return key, fmt.Errorf("%s: %w", c.JWTPublicKey, err)
+	}
+	return key, nil
 }
 
 // loopback tells whether an address can only be reached from this machine.

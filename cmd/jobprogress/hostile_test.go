@@ -3,9 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -133,5 +136,87 @@ func TestOversizedHeader(t *testing.T) {
 	response, _ := s.get("/healthz", "X-Large: "+strings.Repeat("x", 1<<20))
 	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("answer %s", response.Status)
+	}
+}
+
+// A thousand connections say nothing, and one is slow with its headers: others are served, and all of them are closed.
+func TestConnectionsThatNeverAsk(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t))
+	var silent []net.Conn
+	for range 1000 {
+		conn, _ := rawConnection(t, s)
+		defer conn.Close()
+		silent = append(silent, conn)
+	}
+	slow, send := rawConnection(t, s)
+	defer slow.Close()
+	send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+	id := s.insert()
+	st := s.open(streamOf(id))
+	s.progress(id, 3)
+	st.until(doneEvent(3))
+	for _, conn := range append(silent, slow) {
+		readAnswer(t, conn)
+	}
+	s.progress(id, 4)
+	st.until(doneEvent(4))
+}
+
+func TestIDsInOddForms(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t))
+	id := s.insert()
+	for form, status := range map[string]int{
+		strings.ToUpper(id): 200,
+		"%" + hex.EncodeToString([]byte{id[0]}) + id[1:]: 200,
+		strings.ReplaceAll(id, "-", ""):                  400,
+		"{" + id + "}":                                   400,
+		"urn:uuid:" + id:                                 400,
+		id + "%00":                                       400,
+		id + "%20":                                       400,
+		id + "'--":                                       400,
+		id[:35]:                                          400,
+		id[:35] + "%C3%A9":                               400,
+		strings.Repeat("9", 1000):                        400,
+		"..%2F..%2Fetc%2Fpasswd":                         400,
+		"%FF":                                            400,
+		"null":                                           400,
+		id + "/":                                         404,
+	} {
+		if response, body := s.get("/api/jobs/" + form); response.StatusCode != status {
+			t.Errorf("%q: %s %s, want %d", form, response.Status, body, status)
+		}
+	}
+}
+
+// Whatever a text holds, an event stays one data line, and what is read is what was written, cut to its length.
+func TestTextThatLooksLikeFraming(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t))
+	id := s.insert()
+	st := s.open(streamOf(id))
+	st.until("running")
+	for i, text := range []string{
+		"line\nline\r\nline\rend", "\n\ndata: {\"type\":\"status\",\"status\":\"completed\"}\n\n", "event: bus\nid: 7\nretry: 1",
+		`\u0000 \ud800 \n \`, "</script><script>alert(1)</script>", "\u2028\u2029\u0085", "\x01\x1f\x7f", "\U0001F3B5 \u0301 \u202e", `"`, "'; drop table job --",
+	} {
+		s.exec(`update job set error = $2 where id = $1`, id, text)
+		expectText(t, st, `"error"`, "message", text)
+		s.exec(`select jobprogress.item($1, $2, 'song', 'queued', $3)`, id, strconv.Itoa(i), text)
+		expectText(t, st, `"item"`, "label", text)
+	}
+}
+
+func expectText(t *testing.T, st *stream, kind, key, want string) {
+	t.Helper()
+	block := st.until(`"type":` + kind)
+	lines := strings.Split(block, "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "id: ") || !strings.HasPrefix(lines[1], "data: ") {
+		t.Fatalf("the event is %q", block)
+	}
+	var event map[string]any
+	if err := json.Unmarshal([]byte(lines[1][len("data: "):]), &event); err != nil || event[key] != want {
+		t.Errorf("read %q, %v, written %q", event[key], err, want)
 	}
 }

@@ -108,7 +108,7 @@ func (s *server) eventually(what string, condition func() bool) {
 
 func token(t *testing.T, account string, ttl time.Duration) string {
 	t.Helper()
-	token, err := auth.JWT{Secret: []byte(secret), Claim: "sub"}.Mint(account, ttl)
+	token, err := auth.JWT{Keys: auth.Secret(secret), Claim: "sub"}.Mint(account, ttl)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,9 @@ type serveCommand struct {
 	TLSKey    string `env:"JOBPROGRESS_TLS_KEY" placeholder:"FILE" help:"PEM key of the certificate."`
 
 	tokens
+	JWTPublicKey   string   `env:"JOBPROGRESS_JWT_PUBLIC_KEY" placeholder:"FILE" help:"PEM public key of RS256, ES256 (P-256) or EdDSA (Ed25519) tokens."`
+	JWKSURL        string   `env:"JOBPROGRESS_JWKS_URL" name:"jwks-url" placeholder:"URL" help:"Where the public keys of the tokens are published, as a JSON Web Key Set."`
+	SessionQuery   string   `env:"JOBPROGRESS_SESSION_QUERY" placeholder:"SQL" help:"Instead of tokens: selects the account of the session with token $$1, in the database of DATABASE_URL."`
 	Cookie         string   `env:"JOBPROGRESS_COOKIE" default:"session" help:"Cookie that holds the token when there is no Authorization header."`
 	InsecureNoAuth bool     `env:"JOBPROGRESS_INSECURE_NO_AUTH" help:"No authentication: everybody sees every job. Loopback addresses only."`
 	AllowedOrigins []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Foreign origins that may read, exact, comma-separated."`
@@ -52,6 +55,8 @@ const (
 	busConns = 8
 	// requestConns are for the JSON state.
 	requestConns = 4
+	// sessionConns look sessions up.
+	sessionConns = 4
 	// closeTimeout is how long a pool may take to close.
 	closeTimeout = 500 * time.Millisecond
 	// headerTimeout bounds the time that a client may take to say what it wants.
@@ -70,7 +75,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	if c.InsecureNoAuth {
 		// As an error, so that no log level hides it.
 		log.Error("authentication is off: everybody who reaches this server sees every job", "addr", c.Addr)
-	} else if len(c.JWTSecret) < leastSecret {
+	} else if c.JWTSecret != "" && len(c.JWTSecret) < leastSecret {
 		log.Warn("the JWT secret is short: HS256 asks for 32 bytes or more", "bytes", len(c.JWTSecret))
 	}
 	registry := prometheus.NewRegistry()
@@ -100,10 +105,20 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		Log:              log,
 		Registry:         registry,
 	})
+	sessionStore, err := store.Open(c.DatabaseURL, sessionConns)
+	if err != nil {
+		return err
+	}
+	defer closeSoon(sessionStore)
+	authenticator, runKeys, err := c.authenticator(sessionStore, log)
+	if err != nil {
+		return err
+	}
 	api := httpapi.New(httpapi.Config{
 		Hub:                  h,
 		Jobs:                 requestStore,
-		Auth:                 c.authenticator(),
+		Auth:                 authenticator,
+		RecheckInterval:      c.BackstopInterval,
 		AllowedOrigins:       c.AllowedOrigins,
 		PingInterval:         c.PingInterval,
 		WriteTimeout:         c.WriteTimeout,
@@ -117,7 +132,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		return err
 	}
 
-	listener, err := net.Listen("tcp", c.Addr)
+	listener, err := listen(c.Addr, 2*c.WriteTimeout)
 	if err != nil {
 		return err // it names the address
 	}
@@ -134,6 +149,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	busContext, stopBus := context.WithCancel(context.Background())
 	defer stopBus()
 	g.Go(func() error { return b.Run(busContext) })
+	g.Go(func() error { return runKeys(busContext) })
 	g.Go(func() error { return serve(admin.Serve(adminListener)) })
 	g.Go(func() error {
 		if c.TLSCert != "" {
@@ -184,11 +200,22 @@ func serve(err error) error {
 	return fmt.Errorf("serve: %w", err)
 }
 
-func (c *serveCommand) authenticator() httpapi.Authenticator {
-	if c.InsecureNoAuth {
-		return auth.None{}
+// authenticator is the one that the settings ask for, and what it does by itself for as long as we serve.
+func (c *serveCommand) authenticator(s *store.Store, log *slog.Logger) (a httpapi.Authenticator, run func(context.Context) error, err error) {
+	run = func(context.Context) error { return nil }
+	switch {
+	case c.InsecureNoAuth:
+		return auth.None{}, run, nil
+	case c.SessionQuery != "":
+		return auth.Session{Sessions: s.Sessions(c.SessionQuery), Cookie: c.Cookie}, run, nil
+	case c.JWKSURL != "":
+		keys := auth.NewJWKS(c.JWKSURL, log)
+		return c.jwt(keys, c.Cookie), keys.Run, nil
+	case c.JWTPublicKey != "":
+		key, err := c.publicKey()
+		return c.jwt(key, c.Cookie), run, err
 	}
-	return c.jwt(c.Cookie)
+	return c.jwt(auth.Secret(c.JWTSecret), c.Cookie), run, nil
 }
 
 // server has no WriteTimeout: it would end every stream. Streams set a deadline for each write.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"jobprogress/internal/auth"
 )
 
 type tokenCommand struct {
@@ -25,7 +27,7 @@ func (c *tokenCommand) faults() []error {
 }
 
 func (c *tokenCommand) run(_ context.Context, stdout, _ io.Writer) error {
-	token, err := c.jwt("").Mint(c.Account, c.TTL)
+	token, err := c.jwt(auth.Secret(c.JWTSecret), "").Mint(c.Account, c.TTL)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -13,8 +14,10 @@ import (
 
 // What authentication fails with. Errors wrap one of them.
 var (
-	ErrMissing = errors.New("no credentials")
-	ErrInvalid = errors.New("credentials are not valid")
+	ErrMissing    = errors.New("no credentials")
+	ErrInvalid    = errors.New("credentials are not valid")
+	ErrNoKeys     = errors.New("keys can't be fetched now") // the credentials may be valid
+	ErrNoSessions = errors.New("sessions can't be read now")
 )
 
 // Viewer is who sends a request.
@@ -22,6 +25,8 @@ type Viewer struct {
 	Account string    // as text; a UUID in its canonical form
 	Expires time.Time // when the credentials end; zero is never
 	Anyone  bool      // authentication is off: sees every job
+
+	Revocable bool // the credentials may end before Expires
 }
 
 // Owns tells whether the viewer may see the jobs of an account. A job without an owner is nobody's.
@@ -41,7 +46,10 @@ func credentials(r *http.Request, cookie string) (string, error) {
 	// Another scheme is somebody else's, a proxy's that asks for a password for example.
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token), nil
+		if token = strings.TrimSpace(token); token == "" {
+			return "", fmt.Errorf("%w: the bearer token is empty", ErrInvalid)
+		}
+		return token, nil
 	}
 	if c, err := r.Cookie(cookie); err == nil && c.Value != "" {
 		return c.Value, nil

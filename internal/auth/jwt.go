@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -8,13 +10,21 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// JWT accepts JSON Web Tokens (RFC 7519) signed with HS256. Tokens need exp.
+// JWT accepts JSON Web Tokens (RFC 7519). Tokens need exp.
 type JWT struct {
-	Secret   []byte // of 32 bytes or more (RFC 7518, section 3.2)
+	Keys     Keys
 	Cookie   string // the name of the cookie that may hold the token
 	Claim    string // the claim that holds the account, sub
 	Issuer   string // iss that tokens must have; "" is any
 	Audience string // aud that tokens must have; "" is any
+}
+
+// Keys are what tokens are verified with.
+type Keys interface {
+	// algorithms are the only ones that these keys are for: a token must not choose how it is verified.
+	algorithms() []string
+	// key finds the key of a token. Its error wraps ErrNoKeys if it can't be found out now whether there is one.
+	key(ctx context.Context, token *jwt.Token) (any, error)
 }
 
 // Authenticate finds and verifies the token of a request.
@@ -23,11 +33,11 @@ func (j JWT) Authenticate(r *http.Request) (Viewer, error) {
 	if err != nil {
 		return Viewer{}, err
 	}
-	return j.verify(token)
+	return j.verify(r.Context(), token)
 }
 
-func (j JWT) verify(token string) (Viewer, error) {
-	options := []jwt.ParserOption{jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired()}
+func (j JWT) verify(ctx context.Context, token string) (Viewer, error) {
+	options := []jwt.ParserOption{jwt.WithValidMethods(j.Keys.algorithms()), jwt.WithExpirationRequired()}
 	if j.Issuer != "" {
 		options = append(options, jwt.WithIssuer(j.Issuer))
 	}
@@ -35,8 +45,11 @@ func (j JWT) verify(token string) (Viewer, error) {
 		options = append(options, jwt.WithAudience(j.Audience))
 	}
 	claims := jwt.MapClaims{}
-	_, err := jwt.NewParser(options...).ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return j.Secret, nil })
-	if err != nil {
+	_, err := jwt.NewParser(options...).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return j.Keys.key(ctx, t) })
+	switch {
+	case errors.Is(err, ErrNoKeys):
+		return Viewer{}, err
+	case err != nil:
 		return Viewer{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	account, ok := claims[j.Claim].(string)
@@ -47,11 +60,16 @@ func (j JWT) verify(token string) (Viewer, error) {
 	if err != nil || expires == nil {
 		return Viewer{}, fmt.Errorf("%w: exp is not a time", ErrInvalid)
 	}
-	return Viewer{Account: canonical(account), Expires: expires.Time}, nil
+	_, published := j.Keys.(*JWKS) // and may be withdrawn
+	return Viewer{Account: canonical(account), Expires: expires.Time, Revocable: published}, nil
 }
 
-// Mint makes a token for an account that is valid for ttl from now.
+// Mint makes a token for an account that is valid for ttl from now. It takes a Secret.
 func (j JWT) Mint(account string, ttl time.Duration) (string, error) {
+	secret, ok := j.Keys.(Secret)
+	if !ok {
+		return "", errors.New("sign token: only a secret signs")
+	}
 	now := time.Now()
 	claims := jwt.MapClaims{"iat": now.Unix(), "exp": now.Add(ttl).Unix(), j.Claim: account}
 	if j.Issuer != "" {
@@ -60,7 +78,7 @@ func (j JWT) Mint(account string, ttl time.Duration) (string, error) {
 	if j.Audience != "" {
 		claims["aud"] = j.Audience
 	}
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(j.Secret)
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(secret))
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}

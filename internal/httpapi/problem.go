@@ -49,6 +49,7 @@ var (
 	errOverCapacity        = newProblem(http.StatusServiceUnavailable, "over_capacity", "This server has too many streams open.")
 	errDraining            = newProblem(http.StatusServiceUnavailable, "draining", "This server is about to stop.")
 	errDatabaseUnavailable = newProblem(http.StatusServiceUnavailable, "database_unavailable", "The job can't be read now.")
+	errKeysUnavailable     = newProblem(http.StatusServiceUnavailable, "keys_unavailable", "Your token can't be verified now, because the keys for that can't be fetched.")
 	errBody                = newProblem(http.StatusBadRequest, "invalid_body", "Nothing here takes a body, and this one is too long or too slow to be passed over.")
 	errInternal            = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here. The server's log says what.")
 )
@@ -61,6 +62,10 @@ func asProblem(err error) problem {
 	switch {
 	case errors.Is(err, auth.ErrMissing), errors.Is(err, auth.ErrInvalid):
 		return errUnauthenticated
+	case errors.Is(err, auth.ErrNoKeys):
+		return errKeysUnavailable
+	case errors.Is(err, auth.ErrNoSessions):
+		return errDatabaseUnavailable
 	case errors.Is(err, hub.ErrNotFound):
 		return errJobNotFound
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
@@ -94,8 +99,9 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case p == errInternal:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
-	case errors.Is(err, hub.ErrUnavailable): // and not readiness, which has no cause to tell
-		a.troubled.Do(func() { a.Log.Warn("job not read", "error", err) })
+	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions):
+		// And not readiness, which has no cause to tell.
+		a.troubled.Do(func() { a.Log.Warn("request refused for now", "code", p.Code, "error", err) })
 	}
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")

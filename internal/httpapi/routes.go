@@ -27,6 +27,7 @@ type Config struct {
 
 	AllowedOrigins       []string      // foreign origins, exact, that may read
 	PingInterval         time.Duration // between pings on a silent stream
+	RecheckInterval      time.Duration // within which the credentials of an open stream are verified again
 	WriteTimeout         time.Duration // after which a viewer that does not read is cut off
 	MaxStreams           int
 	MaxStreamsPerAccount int
@@ -40,7 +41,7 @@ type Reader interface {
 	Snapshot(ctx context.Context, ids []job.ID) ([]job.Snapshot, error)
 }
 
-// Authenticator tells who sends a request. Its errors wrap auth.ErrMissing or auth.ErrInvalid.
+// Authenticator tells who sends a request. Its errors wrap one of package auth.
 type Authenticator interface {
 	Authenticate(r *http.Request) (auth.Viewer, error)
 }

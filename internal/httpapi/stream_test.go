@@ -113,7 +113,7 @@ func newAPI(authenticator Authenticator) *API {
 	h.SetLive(true)
 	return New(Config{
 		Hub: h, Auth: authenticator,
-		PingInterval: 30 * time.Second, WriteTimeout: 10 * time.Second, MaxStreams: 1000, MaxStreamsPerAccount: 1000,
+		PingInterval: 30 * time.Second, RecheckInterval: time.Hour, WriteTimeout: 10 * time.Second, MaxStreams: 1000, MaxStreamsPerAccount: 1000,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: registry,
 	})
 }

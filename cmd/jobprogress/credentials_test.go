@@ -1,0 +1,207 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+
+	"jobprogress/internal/pgtest"
+)
+
+// noSecret takes the place of the secret that serveForTest gives.
+const noSecret = "--jwt-secret="
+
+// The sessions of those who have a library for that, and of those who have a table.
+func TestSessionsOfTheApplication(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		schema, cookie, value, query, revoke string
+	}{
+		"better-auth": {
+			schema: `create table session (id text primary key, "userId" text not null, token text not null unique, "expiresAt" timestamptz not null);
+				insert into session values ('1', '` + ada + `', 'hVtFkqZbXw', now() + '1 day'), ('2', '` + ada + `', 'expired', now() - interval '1 day'), ('3', '` + ben + `', 'bens', now() + '1 day')`,
+			cookie: "better-auth.session_token",
+			value:  "hVtFkqZbXw.c2lnbmVkIGJ5IHRoZSBhcHA%3D", // signed
+			query:  `select "userId" from session where token = split_part($1, '.', 1) and "expiresAt" > now()`,
+			revoke: `delete from session where token = 'hVtFkqZbXw'`,
+		},
+		"Lucia": {
+			schema: `create table user_session (id text primary key, user_id uuid not null, expires_at timestamptz not null);
+				insert into user_session values (encode(sha256('token'), 'hex'), '` + ada + `', now() + '1 day')`,
+			cookie: "auth_session",
+			value:  "token",
+			query:  `select user_id from user_session where id = encode(sha256(convert_to($1, 'UTF8')), 'hex') and expires_at > now();`,
+			revoke: `update user_session set expires_at = now()`,
+		},
+		"a plain table": {
+			schema: `create table session (token uuid primary key, account_id uuid);
+				insert into session values ('5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e11', '` + ada + `'), ('5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e12', null)`,
+			cookie: "session",
+			value:  "5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e11",
+			query:  `select account_id from session where token = $1::uuid -- of the application`,
+			revoke: `truncate session`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.New(t)
+			if _, err := pgtest.Pool(t, url).Exec(t.Context(), tt.schema); err != nil {
+				t.Fatal(err)
+			}
+			s := serveForTest(t, url, noSecret, "--cookie", tt.cookie, "--session-query", tt.query, "--backstop-interval", "300ms")
+			id := s.insert()
+			cookie := []string{"Authorization: ", "Cookie: " + tt.cookie + "=" + tt.value}
+			st := s.open(streamOf(id), cookie...)
+			st.until("running")
+			if response, _ := s.get("/api/jobs/"+id, "Authorization: Bearer "+strings.ReplaceAll(tt.value, "%3D", "=")); response.StatusCode != http.StatusOK {
+				t.Errorf("as a bearer token: %s", response.Status)
+			}
+			for _, value := range []string{"wrong", "expired.x", "bens", "5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e12", "' or true --", `\x00`, token(t, ada, time.Hour)} {
+				response, body := s.get(streamOf(id), "Authorization: ", "Cookie: "+tt.cookie+"="+value)
+				if want := map[bool]int{true: 404, false: 401}[value == "bens" && name == "better-auth"]; response.StatusCode != want {
+					t.Errorf("%q: %s %s, want %d", value, response.Status, body, want)
+				}
+			}
+			s.progress(id, 3)
+			st.until(doneEvent(3))
+
+			s.exec(tt.revoke)
+			st.ends()
+			if response, _ := s.get(streamOf(id), append(cookie, "Accept: text/event-stream")...); response.StatusCode != http.StatusUnauthorized {
+				t.Errorf("after the session was revoked: %s", response.Status)
+			}
+			s.eventually("counted", func() bool { return s.metric(`jobprogress_streams_ended_total{reason="revoked"}`) == "1" })
+		})
+	}
+}
+
+func TestSessionsCannotBeRead(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	s := serveForTest(t, url, noSecret, "--session-query", "select account_id from sessions where token = $1", "--backstop-interval", "100ms")
+	id := s.insert()
+	if response, body := s.get("/api/jobs/" + id); response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "database_unavailable") {
+		t.Errorf("without the table: %s %s", response.Status, body)
+	}
+	s.exec(`create table sessions (token text, account_id uuid)`)
+	s.exec(`insert into sessions values ('t', $1)`, ada)
+	st := s.open(streamOf(id), "Authorization: Bearer t")
+	st.until("running")
+	s.exec(`alter table sessions rename to away`)
+	response, body := s.get(streamOf(id), "Authorization: Bearer t", "Accept: text/event-stream")
+	if response.StatusCode != http.StatusOK || !strings.Contains(body, ": database_unavailable\n") {
+		t.Errorf("EventSource is told %s %q", response.Status, body)
+	}
+	s.progress(id, 3)
+	st.until(doneEvent(3)) // who is in stays in
+	select {
+	case <-st.ended:
+		t.Error("the stream ended")
+	case <-time.After(300 * time.Millisecond): // a few checks
+	}
+}
+
+func TestTokensOfAPublicKey(t *testing.T) {
+	t.Parallel()
+	key := newKey(t)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serveForTest(t, pgtest.New(t), noSecret, "--jwt-public-key", file)
+	id := s.insert()
+	s.open(streamOf(id), bearer(t, key, "")).until("running")
+	if response, _ := s.get(streamOf(id)); response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a token of another algorithm: %s", response.Status)
+	}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// bearer is a header with a token of Ada's.
+func bearer(t *testing.T, key crypto.Signer, id string) string {
+	t.Helper()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": ada, "exp": time.Now().Add(time.Hour).Unix()})
+	token.Header["kid"] = id
+	text, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "Authorization: Bearer " + text
+}
+
+func TestKeyRotatedInTheMiddleOfAStream(t *testing.T) {
+	t.Parallel()
+	var published atomic.Pointer[[]byte]
+	has := func(id string, key crypto.Signer) {
+		one, err := jwkset.NewJWKFromKey(key.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(map[string]any{"keys": []any{one.Marshal()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		published.Store(&text)
+	}
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if text := published.Load(); text != nil {
+			w.Write(*text)
+			return
+		}
+		http.Error(w, "down", http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(keys.Close)
+
+	old, new := newKey(t), newKey(t)
+	s := serveForTest(t, pgtest.New(t), noSecret, "--jwks-url", keys.URL, "--backstop-interval", "300ms")
+	id := s.insert()
+	response, body := s.get(streamOf(id), bearer(t, old, "old"), "Accept: text/event-stream")
+	if response.StatusCode != http.StatusOK || !strings.Contains(body, ": keys_unavailable\n") {
+		t.Errorf("while the keys can't be fetched EventSource is told %s %q", response.Status, body)
+	}
+	if response, body := s.get("/api/jobs/"+id, bearer(t, old, "old")); response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+		t.Errorf("and others: %s %s", response.Status, body)
+	}
+	has("old", old)
+	accepted := func(key crypto.Signer, kid string, want int) func() bool {
+		return func() bool {
+			response, _ := s.get("/api/jobs/"+id, bearer(t, key, kid))
+			return response.StatusCode == want
+		}
+	}
+	s.eventually("accepted", accepted(old, "old", http.StatusOK))
+	st := s.open(streamOf(id), bearer(t, old, "old"))
+	st.until("running")
+
+	has("new", new)
+	s.eventually("accepted", accepted(new, "new", http.StatusOK))
+	st.ends()
+	s.eventually("refused", accepted(old, "old", http.StatusUnauthorized))
+}
