@@ -4,16 +4,23 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help demo test bench lint fuzz check build up down postgres chromium
+.PHONY: help demo test test-postgres trust bench lint fuzz check build up down postgres pgbouncer chromium
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: build postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and a page
 	@bin/demo
 
-test: postgres chromium ## Test everything
+test: postgres pgbouncer chromium ## Test everything
 	go test -race ./...
+	cd internal/web && npm ci --no-audit --no-fund && npm test
+
+test-postgres: pgbouncer ## Test the SQL and the bus on PostgreSQL 14 to 18
+	@.ci/postgres/test
+
+trust: postgres ## Test the promises under faults for TRUST=10m; SEED= repeats a run
+	TRUST=$${TRUST:-10m} go test -count=1 -timeout 0 -run TestAllFaults -v ./internal/trust
 
 bench: postgres ## Measure
 	go test -run '^$$' -bench . -benchmem ./...
@@ -55,6 +62,12 @@ postgres:
 	    ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && $(may_install); then \
 		echo "No Docker engine and no PostgreSQL here: installing Debian's postgresql"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql >/dev/null; \
+	fi
+
+pgbouncer:
+	@if ! command -v pgbouncer /usr/sbin/pgbouncer >/dev/null && $(may_install); then \
+		echo "No PgBouncer here: installing Debian's pgbouncer"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends pgbouncer >/dev/null; \
 	fi
 
 chromium:

@@ -171,7 +171,7 @@ func TestDemoInABrowser(t *testing.T) {
 	}
 
 	t.Run("simulated jobs are shown live", func(t *testing.T) {
-		becomes(t, ctx, `document.querySelector('#connection').dataset.state === 'live'`)
+		becomes(t, ctx, `document.querySelector('#connection').dataset.state === 'open'`)
 		becomes(t, ctx, `document.querySelectorAll('#running .items [data-status=in_progress]').length >= 2`)
 		becomes(t, ctx, `[...document.querySelectorAll('#running .done')].some((e) => parseInt(e.textContent) > 3)`)
 	})

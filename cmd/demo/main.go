@@ -32,7 +32,7 @@ type settings struct {
 // tokenTTL is how long somebody stays signed in: longer than anybody looks at a demo.
 const tokenTTL = 12 * time.Hour
 
-func (s *settings) jwt() auth.JWT { return auth.JWT{Secret: []byte(s.JWTSecret), Claim: "sub"} }
+func (s *settings) jwt() auth.JWT { return auth.JWT{Keys: auth.Secret(s.JWTSecret), Claim: "sub"} }
 
 // account is somebody that the stand-in tables know.
 type account struct{ ID, Name string }

@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"jobprogress/internal/auth"
-	"jobprogress/internal/web/page"
+	"jobprogress/internal/web"
 )
 
 type pageCommand struct {
@@ -59,7 +59,11 @@ func servePage(ctx context.Context, s *settings, serverURL string, ready func(s 
 	mux.HandleFunc("GET /session", app.getSession)
 	mux.HandleFunc("GET /jobs", app.getJobs)
 	mux.HandleFunc("GET /sign-in/{account}", app.signIn)
-	mux.Handle("/", http.FileServerFS(page.Files))
+	page, err := web.Page()
+	if err != nil {
+		return err
+	}
+	mux.Handle("/", page)
 
 	listener, err := net.Listen("tcp", s.Addr)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -1,5 +1,7 @@
-// The demo's page: a card for each job of who is signed in, kept current by one EventSource a running job.
+// The demo's page: a card for each job of who is signed in, kept current by one stream a running job.
 // Everything from outside becomes text, never HTML.
+
+import { watchJob } from "./hook/watch.js";
 
 const names = {
   sync_liked_songs: "Sync liked songs",
@@ -23,7 +25,6 @@ class Job {
     this.status = status;
     this.error = "";
     this.connection = "connecting";
-    this.busLive = true;
     this.card = document.querySelector("#job").content.firstElementChild.cloneNode(true);
     this.card.id = `job-${id}`;
     this.card.querySelector(".type").textContent = names[type] ?? type;
@@ -42,47 +43,18 @@ class Job {
   }
 
   watch() {
-    const source = new EventSource(`/api/jobs/${this.id}/progress?heartbeat=1`);
-    source.onopen = () => this.connected("live");
-    source.onmessage = ({ data }) => this.take(JSON.parse(data));
-    source.addEventListener("bus", ({ data }) => {
-      this.busLive = JSON.parse(data).state === "recovered";
-      drawConnection();
-    });
-    // After the end EventSource comes back once more, hears 204 and closes by itself.
-    source.onerror = () => {
-      const closed = source.readyState === EventSource.CLOSED;
-      if (terminal.has(this.status)) this.connected("ended");
-      else this.connected(closed ? "closed" : "connecting");
-    };
-    this.source = source;
+    this.watched = watchJob(`/api/jobs/${this.id}/progress`);
+    this.watched.subscribe(() => this.take(this.watched.getState()));
   }
 
-  connected(state) {
-    this.connection = state;
-    if (state === "live") this.busLive = true;
-    drawConnection();
-  }
-
-  take(event) {
-    switch (event.type) {
-      case "progress":
-        this.progress = event;
-        break;
-      case "status":
-        this.status = event.status;
-        break;
-      case "error":
-        this.error = event.message;
-        break;
-      case "item":
-        this.items.delete(event.itemId); // the newest goes last
-        this.items.set(event.itemId, event);
-        break;
-      default:
-        return; // a newer server says more than we know
-    }
+  take({ status, progress, error, items, connectionState }) {
+    this.status = status ?? this.status;
+    this.progress = progress ?? this.progress;
+    this.error = error ?? "";
+    this.items = items;
+    this.connection = connectionState === "closed" && terminal.has(this.status) ? "ended" : connectionState;
     this.draw();
+    drawConnection();
   }
 
   draw() {
@@ -122,7 +94,7 @@ class Job {
   }
 
   close() {
-    this.source?.close();
+    this.watched?.close();
   }
 
   remove() {
@@ -132,9 +104,9 @@ class Job {
 }
 
 const connectionTexts = {
-  live: "Live",
+  open: "Live",
   idle: "Nothing to watch",
-  connecting: "Reconnecting …",
+  reconnecting: "Reconnecting …",
   degraded: "Database out of reach",
   closed: "Disconnected: reload the page",
 };
@@ -142,11 +114,12 @@ const connectionTexts = {
 /** One line for all streams: the worst of them. */
 function drawConnection() {
   const open = [...jobs.values()].filter((job) => job.connection !== "ended");
-  let state = "live";
+  const some = (...states) => open.some((job) => states.includes(job.connection));
+  let state = "open";
   if (open.length === 0) state = "idle";
-  else if (open.some((job) => job.connection === "closed")) state = "closed";
-  else if (open.some((job) => job.connection === "connecting")) state = "connecting";
-  else if (open.some((job) => !job.busLive)) state = "degraded";
+  else if (some("closed")) state = "closed";
+  else if (some("connecting", "reconnecting")) state = "reconnecting";
+  else if (some("degraded")) state = "degraded";
   const element = document.querySelector("#connection");
   if (element.dataset.state === state) return;
   element.dataset.state = state;

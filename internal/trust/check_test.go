@@ -1,0 +1,170 @@
+package trust
+
+import (
+	"fmt"
+)
+
+// check compares what a view saw since the last time with what was written. It returns the first broken promise, or "".
+// The caller holds the viewer's mu; no transaction is under way.
+func (one *view) check(h *history) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for ; one.checked < len(one.seen); one.checked++ {
+		if broken := one.checkSight(h, one.checked); broken != "" {
+			return broken
+		}
+	}
+	return ""
+}
+
+func (one *view) checkSight(h *history, i int) string {
+	s := one.seen[i]
+	if ended := one.endedBefore(i); ended && s.what != "end" {
+		return fmt.Sprintf("after the final frame of its stream it saw %s", s.what)
+	}
+	switch s.what {
+	case "progress":
+		if broken := one.checkWrite(h, s.seq); broken != "" {
+			return broken
+		}
+		if w := h.writes[s.seq]; w.done >= 0 && (w.run != s.run || w.done != s.done) {
+			return fmt.Sprintf("write %d is shown as run %d done %d", s.seq, s.run, s.done)
+		}
+		// Runs follow one another, and done only grows in each.
+		place := s.run<<40 + s.done
+		if place < one.highest["progress"] {
+			return fmt.Sprintf("it was taken back to run %d done %d", s.run, s.done)
+		}
+		one.highest["progress"] = place
+	case "status":
+		w := h.writes[s.seq]
+		if terminal(s.status) && w != nil && w.status != "" && (w.status != s.status || w.err != s.err) {
+			return fmt.Sprintf("the job ended as %s error %d with write %d before it, which says %s error %d", s.status, s.err, s.seq, w.status, w.err)
+		}
+		if terminal(s.status) {
+			one.highest["ended"] = s.run
+		} else if ended, ok := one.highest["ended"]; ok && s.run <= ended {
+			return fmt.Sprintf("it was taken back into run %d, which had ended", s.run)
+		}
+	case "error":
+		if s.err == 0 {
+			break
+		}
+		if broken := one.checkCarried(h, s.err); broken != "" {
+			return broken
+		}
+		if w := h.writes[s.err]; w.done >= 0 {
+			if place := w.run<<40 + w.done; place < one.highest["error"] {
+				return fmt.Sprintf("it was taken back to error %d", s.err)
+			} else {
+				one.highest["error"] = place
+			}
+		}
+	case "item":
+		if broken := one.checkWrite(h, s.itemSeq); broken != "" {
+			return broken
+		}
+		// Across servers, items are as each of them heard: only in one stream there is an order.
+		key := fmt.Sprint(s.connection, " ", s.item)
+		if s.itemSeq < one.highest[key] {
+			return fmt.Sprintf("item %s was taken back to %d from %d", s.item, s.itemSeq, one.highest[key])
+		}
+		one.highest[key] = s.itemSeq
+	case "deleted":
+		if !h.deleted[one.job] {
+			return "it was told of a deletion that nobody tried"
+		}
+	case "404":
+		others := len(h.owners[one.job])
+		if h.owners[one.job][one.viewer.account] {
+			others--
+		}
+		if !h.deleted[one.job] && others == 0 {
+			return "its own job was not found"
+		}
+	case "204":
+		if !terminal(one.statusBefore(i)) {
+			return "it was told of an end that it had not seen"
+		}
+	case "200", "end":
+	default:
+		return fmt.Sprintf("it was answered %s %s", s.what, s.data)
+	}
+	return ""
+}
+
+// checkWrite tells what is wrong with showing the viewer a write.
+func (one *view) checkWrite(h *history, seq int64) string {
+	w := h.writes[seq]
+	switch {
+	case w == nil:
+		return fmt.Sprintf("it saw write %d, which never was", seq)
+	case w.job != one.job:
+		return fmt.Sprintf("it saw write %d of job %s", seq, w.job)
+	case w.outcome == aborted || w.outcome == overtaken:
+		return fmt.Sprintf("it saw write %d, which never committed: %s", seq, w.outcome)
+	case w.account != "" && w.account != one.viewer.account:
+		return fmt.Sprintf("it saw write %d of another account's job", seq)
+	}
+	return ""
+}
+
+// checkCarried is checkWrite of an error text, which later writes of the transaction may have kept.
+func (one *view) checkCarried(h *history, seq int64) string {
+	w := h.writes[seq]
+	if w != nil && w.outcome == overtaken {
+		for _, later := range h.writes {
+			if later.job == w.job && later.err == seq && (later.outcome == committed || later.outcome == unknown) {
+				return ""
+			}
+		}
+	}
+	if w != nil && w.job == one.job && w.outcome != aborted && w.outcome != overtaken {
+		return "" // whoever owns the job now may see its error
+	}
+	return one.checkWrite(h, seq)
+}
+
+// endedBefore tells whether the connection of sight i had shown the end of the job before.
+func (one *view) endedBefore(i int) bool {
+	for j := i - 1; j >= 0 && one.seen[j].connection == one.seen[i].connection; j-- {
+		if s := one.seen[j]; s.what == "deleted" || s.what == "status" && terminal(s.status) {
+			return true
+		}
+	}
+	return false
+}
+
+func (one *view) statusBefore(i int) string {
+	for j := i - 1; j >= 0; j-- {
+		if one.seen[j].what == "status" {
+			return one.seen[j].status
+		}
+	}
+	return ""
+}
+
+// row is a job as the database has it.
+type row struct {
+	account, status string
+	run, done, seq  int64
+	err             int64
+}
+
+// differs tells how the page is not yet as the row is; "" when it is. The caller holds the viewer's mu.
+func (one *view) differs(r row, found bool) string {
+	switch {
+	case !found || r.account != one.viewer.account:
+		if one.ended != "gone" {
+			return "the job is gone or another's, and it was not told"
+		}
+	case terminal(r.status) && one.ended != "final":
+		return "the job has ended, and it was not answered 204"
+	case !terminal(r.status) && one.ended != "":
+		return "the job goes on, and it was ended: " + one.ended
+	case one.shown.seq != r.seq || one.shown.status != r.status || one.shown.err != r.err:
+		return fmt.Sprintf("it shows write %d %s error %d, the row is write %d %s error %d",
+			one.shown.seq, one.shown.status, one.shown.err, r.seq, r.status, r.err)
+	}
+	return ""
+}

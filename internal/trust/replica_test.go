@@ -1,0 +1,168 @@
+package trust
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"jobprogress/internal/pgtest"
+)
+
+// replica is a server: a process of its own, with a link to the database and one to its viewers.
+type replica struct {
+	name       int
+	binary     string
+	args       []string
+	addr       string
+	toDatabase *pgtest.Link
+	toViewers  *pgtest.Link
+
+	fault sync.Mutex // held by the fault that has it in hand
+
+	log     tail
+	process *exec.Cmd
+	ended   chan struct{} // closed when the process has
+}
+
+// secret signs the tokens of a run.
+const secret = "a secret of at least thirty-two bytes"
+
+// readyTimeout bounds the start of a server, and stopTimeout its end; both are generous.
+const (
+	readyTimeout = 60 * time.Second
+	stopTimeout  = 30 * time.Second
+)
+
+func newReplica(name int, binary, databaseURL string, backstop time.Duration) (*replica, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := listener.Addr().String()
+	listener.Close()
+	r := &replica{name: name, binary: binary, addr: addr}
+	if r.toDatabase, err = pgtest.NewLink(pgtest.Host(databaseURL)); err != nil {
+		return nil, err
+	}
+	if r.toViewers, err = pgtest.NewLink(addr); err != nil {
+		return nil, err
+	}
+	r.args = []string{"serve",
+		"--database-url", r.toDatabase.Through(databaseURL), "--addr", addr, "--admin-addr", "127.0.0.1:0",
+		"--jwt-secret", secret, "--max-streams-per-account", "100000",
+		"--ping-interval", "500ms", "--write-timeout", "2s", "--drain-timeout", "3s", "--backstop-interval", backstop.String(),
+	}
+	return r, nil
+}
+
+// start starts the process, and returns as soon as it runs; it need not be ready.
+func (r *replica) start() error {
+	r.process = exec.Command(r.binary, r.args...)
+	r.process.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	r.process.Stdout, r.process.Stderr = &r.log, &r.log
+	r.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := r.process.Start(); err != nil {
+		return fmt.Errorf("start replica %d: %w", r.name, err)
+	}
+	r.ended = make(chan struct{})
+	go func(process *exec.Cmd, ended chan struct{}) {
+		process.Wait()
+		close(ended)
+	}(r.process, r.ended)
+	return nil
+}
+
+func (r *replica) signal(s syscall.Signal) { r.process.Process.Signal(s) }
+
+// stop ends the process as an operator would, and tells what is wrong with how it ends.
+func (r *replica) stop() error {
+	if err := r.answers(context.Background(), "/healthz"); err != nil {
+		return err // before it has begun to listen for signals, one would kill it
+	}
+	r.signal(syscall.SIGTERM)
+	select {
+	case <-r.ended:
+	case <-time.After(stopTimeout):
+		r.signal(syscall.SIGKILL)
+		<-r.ended
+		return fmt.Errorf("replica %d does not stop:\n%s", r.name, r.log.String())
+	}
+	if code := r.process.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("replica %d stops with exit code %d:\n%s", r.name, code, r.log.String())
+	}
+	return nil
+}
+
+func (r *replica) kill() {
+	r.signal(syscall.SIGKILL)
+	<-r.ended
+}
+
+// close ends all of it.
+func (r *replica) close() {
+	if r.process != nil {
+		r.kill()
+	}
+	r.toDatabase.Close()
+	r.toViewers.Close()
+}
+
+// ready waits until the server is.
+func (r *replica) ready(ctx context.Context) error { return r.answers(ctx, "/readyz") }
+
+// answers waits until the server answers 200 there.
+func (r *replica) answers(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.addr+path, nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-r.ended:
+			return fmt.Errorf("replica %d has ended:\n%s", r.name, r.log.String())
+		case <-ctx.Done():
+			return fmt.Errorf("replica %d does not answer %s with 200:\n%s", r.name, path, r.log.String())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const tailSize = 8 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p...)
+	if len(t.text) > 2*tailSize {
+		t.text = bytes.Clone(t.text[len(t.text)-tailSize:])
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text)
+}
