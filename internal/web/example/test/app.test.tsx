@@ -1,0 +1,37 @@
+import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
+import { expect, test, vi } from 'vitest';
+import { commands, page } from 'vitest/browser';
+import { render } from 'vitest-browser-react';
+import { App, type Listed } from '../src/app.js';
+
+test('a list with bars, and one job with its items', async () => {
+  document.cookie = `session=${await commands.token()}; path=/`;
+  const [running, other] = [await commands.insert(), await commands.insert()];
+  await commands.finish(other, 'failed', 'two songs were lost');
+  const client = new QueryClient();
+  const jobs: Listed[] = [
+    { id: running, type: 'matching', status: 'running', createdAt: '' },
+    { id: other, type: 'song_analysis', status: 'failed', createdAt: '' },
+  ];
+  // The application's own server.
+  const real = window.fetch;
+  vi.spyOn(window, 'fetch').mockImplementation(async (url, init) =>
+    url === '/jobs' ? Response.json(jobs) : url === '/session' ? new Response() : real(url, init),
+  );
+  const screen = await render(
+    <QueryClientProvider client={client}>
+      <App />
+    </QueryClientProvider>,
+  );
+  await commands.progress(running, 4);
+  await expect.element(page.getByText('4 of 10')).toBeVisible();
+  await commands.item(running, 's1', 'in_progress', '<img src=x onerror=alert(1)>');
+  await expect.element(page.getByRole('region', { name: 'Matching' }).getByRole('listitem')).toHaveTextContent('<img src=x onerror=alert(1)>');
+  expect(screen.container.querySelectorAll('[role=progressbar][aria-valuenow="4"]')).toHaveLength(2);
+
+  await page.getByRole('button', { name: 'Song analysis' }).click();
+  await expect.element(page.getByRole('alert')).toHaveTextContent('two songs were lost');
+  await page.getByRole('button', { name: 'Matching' }).click();
+  await commands.finish(running);
+  await expect.element(page.getByRole('button', { name: /Matching.*completed/ })).toBeVisible();
+});

@@ -1,0 +1,175 @@
+// The Worker in workerd, before the real server, and a real Chromium before both.
+
+import { Miniflare } from 'miniflare';
+import { chromium, type Browser, type Page } from 'playwright';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { ada, ben, chromium as executablePath, chromiumArgs, eventually, freePort, heartbeat, Origin, token } from '../../test/origin.js';
+
+let origin: Origin;
+let worker: Miniflare;
+let edge: Miniflare; // where the sessions are the edge's
+let url: string;
+let edgeURL: string;
+let browser: Browser;
+
+const start = (bindings: Record<string, string>) =>
+  new Miniflare({
+    host: '127.0.0.1',
+    port: 0,
+    cf: false,
+    modules: true,
+    modulesRules: [{ type: 'ESModule', include: ['**/*.js'] }],
+    modulesRoot: 'worker/dist',
+    scriptPath: 'worker/dist/index.js',
+    compatibilityDate: '2026-04-26',
+    compatibilityFlags: ['enable_request_signal'],
+    bindings: { ORIGIN: 'http://jobs-origin.example', ...bindings },
+    kvNamespaces: ['SESSIONS'],
+    outboundService: { external: { address: `127.0.0.1:${origin.port}`, http: {} } }, // and nowhere else
+  });
+
+beforeAll(async () => {
+  origin = await new Origin(await freePort(), await freePort()).open();
+  worker = start({});
+  edge = start({ JWT_SECRET: Origin.secret, SESSION_COOKIE: 'sid' });
+  url = (await worker.ready).origin;
+  edgeURL = (await edge.ready).origin;
+  browser = await chromium.launch({ executablePath, args: chromiumArgs });
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await worker?.dispose();
+  await edge?.dispose();
+  await origin?.close();
+});
+
+const stream = (id: string) => `/api/jobs/${id}/progress`;
+const bearer = (account = ada) => ({ Authorization: `Bearer ${token(account)}` });
+
+interface Heard {
+  data: string;
+  at: number;
+}
+
+/** A page of the Worker's origin that listens to a job. */
+async function listen(id: string): Promise<{ page: Page; heard: () => Promise<Heard[]>; hears: (text: string) => Promise<void>; state: () => Promise<number> }> {
+  const context = await browser.newContext();
+  await context.addCookies([{ name: 'session', value: token(), url }]);
+  const page = await context.newPage();
+  await page.goto(`${url}/api/jobs/${id}`);
+  await page.evaluate((path) => {
+    const own = globalThis as unknown as { heard: Heard[]; source: EventSource };
+    own.heard = [];
+    own.source = new EventSource(path);
+    const take = ({ data }: MessageEvent) => own.heard.push({ data, at: performance.now() });
+    own.source.onmessage = take;
+    own.source.addEventListener('heartbeat', (event) => take(new MessageEvent('x', { data: `heartbeat ${event.data}` })));
+  }, `${stream(id)}?heartbeat=1`);
+  const heard = () => page.evaluate(() => (globalThis as unknown as { heard: Heard[] }).heard);
+  return {
+    page,
+    heard,
+    hears: (text) => eventually(`heard: ${text}`, async () => (await heard()).some(({ data }) => data.includes(text))),
+    state: () => page.evaluate(() => (globalThis as unknown as { source: EventSource }).source.readyState),
+  };
+}
+
+test('a whole job arrives as it happens, pings too', async () => {
+  const id = await origin.insert();
+  const { heard, hears, state, page } = await listen(id);
+  await hears('"status":"running"');
+  for (let done = 1; done <= 5; done++) {
+    await origin.progress(id, done);
+    await hears(`"done":${done},`); // before the next one is written
+  }
+  await hears('heartbeat');
+  await origin.item(id, 's1', 'succeeded', 'Artist – Title');
+  await hears('"itemId":"s1"');
+  await origin.finish(id);
+  await hears('"status":"completed"');
+  await eventually('closed', async () => (await state()) === 2); // by the 204 that it came back to
+  const times = (await heard()).filter(({ data }) => data.includes('progress')).map(({ at }) => at);
+  expect(new Set(times).size).toBe(times.length);
+  expect(times).toEqual([...times].sort((a, b) => a - b));
+  await page.context().close();
+});
+
+test('the origin is killed and started again: the same EventSource is right again', async () => {
+  const id = await origin.insert();
+  const { hears, heard, state, page } = await listen(id);
+  await hears('running');
+  await origin.progress(id, 3);
+  await hears('"done":3,');
+  await origin.stop();
+  await eventually('away', async () => (await state()) === 0);
+  await origin.progress(id, 7);
+  // It is told to come back, and does.
+  const answer = await fetch(url + stream(id), { headers: { ...bearer(), Accept: 'text/event-stream' } });
+  expect([answer.status, answer.headers.get('Content-Type')]).toEqual([200, 'text/event-stream']);
+  expect(await answer.text()).toMatch(/^retry: \d{4}\n: upstream_unavailable\n\n$/);
+  const json = await fetch(`${url}/api/jobs/${id}`, { headers: bearer() });
+  expect([json.status, (await json.json()).code]).toEqual([503, 'upstream_unavailable']);
+  expect(Number(json.headers.get('Retry-After'))).toBeGreaterThan(0);
+  await origin.start();
+  await hears('"done":7,');
+  expect((await heard()).filter(({ data }) => data.includes('"done":0,'))).toHaveLength(1);
+  await page.context().close();
+});
+
+test("a tab is closed: the origin's stream ends with its next ping", async () => {
+  const id = await origin.insert();
+  const { hears, page } = await listen(id);
+  await hears('running');
+  await eventually('the only one', async () => (await origin.metric('jobprogress_streams_open')) === 1);
+  const closed = Date.now();
+  await page.close();
+  await eventually('ended', async () => (await origin.metric('jobprogress_streams_open')) === 0);
+  console.log(`ended ${Date.now() - closed} ms after the tab was closed, with a ping each ${heartbeat} ms`);
+  await page.context().close();
+});
+
+test('what the origin answers comes through as it is', async () => {
+  const id = await origin.insert();
+  for (const [path, init, status] of [
+    [stream(id), {}, 401],
+    [stream(id), { headers: bearer(ben) }, 404],
+    [stream('nonsense'), { headers: bearer() }, 400],
+    [stream(id), { method: 'POST', body: 'x', headers: bearer() }, 405],
+    [stream(id), { headers: { ...bearer(), Origin: 'https://evil.example' } }, 403],
+    [`/api/jobs/${id}`, { headers: bearer() }, 200],
+    [`/api/jobs/${id}`, { headers: { ...bearer(), Origin: url } }, 200], // the Worker's own
+    [`/api/jobs/${id}`, { headers: { Cookie: `a=b; session=${token()}` } }, 200],
+    ['/', {}, 404],
+  ] as [string, RequestInit, number][]) {
+    const answer = await fetch(url + path, init);
+    expect([path, answer.status]).toEqual([path, status]);
+    await answer.body?.cancel();
+  }
+  const job = await fetch(`${url}/api/jobs/${id}`, { headers: bearer() });
+  const unchanged = await fetch(`${url}/api/jobs/${id}`, { headers: { ...bearer(), 'If-None-Match': job.headers.get('ETag')! } });
+  expect(unchanged.status).toBe(304);
+
+  await origin.finish(id);
+  const ended = await fetch(url + stream(id), { headers: bearer() });
+  expect(ended.headers.get('Content-Encoding')).toBeNull();
+  expect(ended.headers.get('Cache-Control')).toBe('no-cache, no-transform');
+  const whole = await ended.text();
+  const last = /id: (final-\S+)/.exec(whole)![1]!;
+  const again = await fetch(url + stream(id), { headers: { ...bearer(), 'Last-Event-ID': last } });
+  expect(again.status).toBe(204);
+});
+
+test('a session of the edge becomes a token for the origin', async () => {
+  const id = await origin.insert();
+  const sessions = await edge.getKVNamespace('SESSIONS');
+  await sessions.put('session-of-ada', ada);
+  await sessions.put('session-of-ben', ben);
+  const ask = async (headers: Record<string, string>) => (await fetch(`${edgeURL}/api/jobs/${id}`, { headers })).status;
+  expect(await ask({ Cookie: 'other=1; sid=session-of-ada' })).toBe(200);
+  expect(await ask({ Cookie: 'sid=session-of-ben' })).toBe(404);
+  expect(await ask({ Cookie: 'sid=invented' })).toBe(401);
+  expect(await ask({})).toBe(401);
+  expect(await ask({ Cookie: `session=${token()}` })).toBe(401); // goes no further
+  expect(await ask(bearer())).toBe(401);
+});
