@@ -38,7 +38,6 @@ type view struct {
 	lastID  string
 	ended   string // "", or why the page came to rest: final (204), gone (404)
 	shown   sight  // the newest of each part
-	open    bool   // the connection has shown something
 	highest map[string]int64
 }
 
