@@ -29,7 +29,7 @@ class Job {
     this.card.id = `job-${id}`;
     this.card.querySelector(".type").textContent = names[type] ?? type;
     if (terminal.has(status)) this.read();
-    else this.watch();
+    else if (!document.hidden) this.watch();
   }
 
   /** An ended job needs no stream: its state is read once. */

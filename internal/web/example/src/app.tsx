@@ -71,19 +71,20 @@ function Row({ job }: { job: Listed }) {
 function Detail({ id }: { id: string }) {
   const { data: job } = useQuery(jobQueryOptions(id)); // progress and status stay live: the hook writes them here
   const { items, currentItem, error, connectionState } = useJobProgress(id);
-  if (!job?.type) return null;
+  if (!job?.type || !job.status) return null;
+  const { progress } = job;
   return (
     <section aria-label={names[job.type] ?? job.type}>
       <h2>{names[job.type] ?? job.type}</h2>
       <p>
         <Status status={job.status} /> <Connection state={connectionState} />
       </p>
-      {job.progress.total > 0 && (
+      {progress && progress.total > 0 && (
         <>
-          <Bar progress={job.progress} />
+          <Bar progress={progress} />
           <p>
-            {job.progress.done} of {job.progress.total}
-            {job.progress.failed > 0 && `, ${job.progress.failed} failed`}
+            {progress.done} of {progress.total}
+            {progress.failed > 0 && `, ${progress.failed} failed`}
           </p>
         </>
       )}

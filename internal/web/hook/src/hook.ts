@@ -1,9 +1,11 @@
+'use client';
+
 import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
 import { useQueryClient } from '@tanstack/react-query';
 import { isTerminal } from './protocol.js';
 import { mirror } from './query.js';
-import { idleStore, jobStore, type JobStore } from './share.js';
-import type { JobState, WatchOptions } from './watch.js';
+import { idleStore, jobStore } from './share.js';
+import { connecting, idle, type JobState, type WatchOptions } from './watch.js';
 
 export interface UseJobProgressOptions extends WatchOptions {
   /** Where the API is; '' is the page's own origin. */
@@ -28,7 +30,7 @@ export function useJobProgress(jobId: string | null, options: UseJobProgressOpti
         : jobStore(`${baseUrl}/api/jobs/${encodeURIComponent(jobId)}/progress`, { EventSource, withCredentials, heartbeatInterval, fetch }),
     [jobId, baseUrl, EventSource, withCredentials, heartbeatInterval, fetch],
   );
-  const state = useSyncExternalStore(store.subscribe, store.getState, store.getState);
+  const state = useSyncExternalStore(store.subscribe, store.getState, () => (jobId === null ? idle : connecting));
 
   useEffect(() => (jobId === null ? undefined : mirror(client, jobId, store)), [client, jobId, store]);
 
@@ -36,12 +38,12 @@ export function useJobProgress(jobId: string | null, options: UseJobProgressOpti
   useEffect(() => {
     latest.current = options;
   });
-  const told = useRef<JobStore | null>(null);
+  const told = useRef<string | null>(null); // the job whose end was told
   useEffect(() => {
     if (!isTerminal(state.status)) {
-      told.current = null;
-    } else if (told.current !== store) {
-      told.current = store;
+      if (state.status !== null) told.current = null;
+    } else if (told.current !== store.key) {
+      told.current = store.key;
       if (state.status === 'completed') latest.current.onComplete?.(state);
       else latest.current.onFailed?.(state);
     }

@@ -57,22 +57,34 @@ export function next(view: JobView, data: string): JobView {
       const { done, total, succeeded, failed } = event;
       return { ...view, progress: { done, total, succeeded, failed } };
     }
-    case 'status': {
-      const { status } = event;
-      // What is shown of a run that has ended is not the next one's.
-      const again = isTerminal(view.status) && !isTerminal(status);
-      return { ...view, status, ...(again && { items: nothing.items, currentItem: null }) };
-    }
+    case 'status':
+      return withStatus(view, event.status);
     case 'error':
       return { ...view, error: event.message || null };
     case 'item': {
       const { type: _, ...item } = event;
       const items = new Map(view.items).set(item.itemId, item);
+      if (items.size > mostItems) forget(items);
       return { ...view, items, currentItem: item.status === 'in_progress' ? item : current(view, items) };
     }
     default:
       return view;
   }
+}
+
+/** Items of a job that are remembered, as the server does. */
+const mostItems = 256;
+
+function forget(items: Map<string, Item>): void {
+  const finished = [...items.values()].find(({ status }) => status === 'succeeded' || status === 'failed');
+  items.delete((finished ?? items.values().next().value!).itemId);
+}
+
+/** Nothing is under way in a job that has ended, and what is shown of that run is not the next one's. */
+export function withStatus(view: JobView, status: JobStatus): JobView {
+  if (isTerminal(status)) return { ...view, status, currentItem: null };
+  if (isTerminal(view.status)) return { ...view, status, items: nothing.items, error: null };
+  return { ...view, status };
 }
 
 function current(view: JobView, items: ReadonlyMap<string, Item>): Item | null {

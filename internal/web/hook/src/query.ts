@@ -1,6 +1,6 @@
 // The TanStack Query cache: the entry ['job', jobId] is the application's, and gets the stream's progress and status.
 
-import { QueryObserver, queryOptions, type QueryClient } from '@tanstack/react-query';
+import { hashKey, notifyManager, QueryObserver, queryOptions, type QueryClient } from '@tanstack/react-query';
 import { isTerminal, type JobStatus, type Progress } from './protocol.js';
 import type { JobStore } from './share.js';
 import type { Job } from './watch.js';
@@ -21,25 +21,27 @@ export class JobRequestError extends Error {
   readonly code: string | undefined;
   constructor(status: number, problem: { code?: string; detail?: string } | null) {
     super(problem?.detail ?? `the server answers ${status}`);
-    this.name = 'JobRequestError';
     this.status = status;
     this.code = problem?.code;
   }
 }
 
-/** For `useQuery` and `prefetchQuery`: the job's state as JSON. It does without a stream, with polling for example. */
+/**
+ * For `useQuery` and `prefetchQuery`: the job's state as JSON. It does without a stream, with polling for example. With
+ * one, the entry may hold progress and status only, until the first answer. On a server baseUrl must be absolute.
+ */
 export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}) {
   return queryOptions({
     queryKey: jobKey(jobId),
-    queryFn: async ({ signal }): Promise<Job> => {
+    queryFn: async ({ signal }): Promise<Partial<Job>> => {
       const response = await (options.fetch ?? fetch)(`${options.baseUrl ?? ''}/api/jobs/${encodeURIComponent(jobId)}`, {
         credentials: options.withCredentials ? 'include' : 'same-origin',
         headers: { Accept: 'application/json' },
         signal,
       });
       const body = await response.json().catch(() => null);
-      if (!response.ok) throw new JobRequestError(response.status, body);
-      return body as Job;
+      if (!response.ok || !body) throw new JobRequestError(response.status, body);
+      return body as Partial<Job>;
     },
     retry: (failures, error) => failures < 3 && !(error instanceof JobRequestError && error.status < 500 && error.status !== 429),
   });
@@ -58,12 +60,12 @@ const mirrors = new WeakMap<QueryClient, Map<string, Mirror>>();
 export function mirror(client: QueryClient, jobId: string, store: JobStore): () => void {
   let ofClient = mirrors.get(client);
   if (!ofClient) mirrors.set(client, (ofClient = new Map()));
-  const one = ofClient.get(jobId) ?? { users: 0, stop: begin(client, jobId, store) };
-  ofClient.set(jobId, one);
+  const one = ofClient.get(store.key) ?? { users: 0, stop: begin(client, jobId, store) };
+  ofClient.set(store.key, one);
   one.users++;
   return () => {
     if (--one.users > 0) return;
-    ofClient.delete(jobId);
+    ofClient.delete(store.key);
     one.stop();
   };
 }
@@ -73,17 +75,26 @@ function begin(client: QueryClient, jobId: string, store: JobStore): () => void 
   // Observed, so that the entry is not collected; without a function of its own, the application's stays in use.
   const stopObserving = new QueryObserver(client, { queryKey, enabled: false }).subscribe(() => {});
   const cache = client.getQueryCache();
+  const hash = hashKey(queryKey);
   let { progress, status } = { progress: null, status: null } as { progress: Progress | null; status: JobStatus | null };
   let version = 0; // of what the stream said
   let asked = 0; // the version when the application's request was sent
 
+  let writing = false;
+
   const write = () => {
-    const before = cache.find({ queryKey })?.state;
-    // The rest of the entry does not become newer by this.
-    const updatedAt = before?.dataUpdatedAt ?? 0;
+    if (!progress && !status) return;
+    const query = cache.get(hash);
+    const before = query?.state;
     const change = { ...(progress && { progress }), ...(status && { status }) };
-    client.setQueryData<Entry>(queryKey, (old) => ({ ...old, ...change }), { updatedAt });
-    if (before?.isInvalidated) cache.find({ queryKey })?.invalidate();
+    writing = true;
+    notifyManager.batch(() => {
+      // All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be.
+      client.setQueryData<Entry>(queryKey, (old) => ({ ...old, ...change }), { updatedAt: before?.dataUpdatedAt ?? 0 });
+      if (before?.status === 'error') query?.setState({ ...query.state, status: 'error', error: before.error });
+      if (!before?.data || before.isInvalidated) cache.get(hash)?.invalidate();
+    });
+    writing = false;
   };
 
   const listen = () => {
@@ -97,15 +108,17 @@ function begin(client: QueryClient, jobId: string, store: JobStore): () => void 
   listen();
 
   const stopGuarding = cache.subscribe((event) => {
-    if (event.type !== 'updated' || event.query !== cache.find({ queryKey })) return;
-    if (event.action.type === 'fetch') asked = version;
-    if (event.action.type !== 'success' || event.action.manual) return;
+    if (writing || event.type !== 'updated' || event.query.queryHash !== hash) return;
+    const { type } = event.action;
+    if (type === 'fetch') asked = version;
+    if ((type !== 'success' || event.action.manual) && type !== 'setState') return;
     const { connectionState } = store.getState();
-    if (connectionState === 'open' || asked !== version) {
-      write(); // the answer is older than what the stream has said since, or from a copy that lags behind
-    } else if (connectionState === 'closed' && isTerminal(status)) {
-      const answer = (event.query.state.data as Entry)?.status;
-      if (answer && !isTerminal(answer)) store.reconnect(); // the job was started again
+    const answer = (event.query.state.data as Entry)?.status ?? null;
+    const isOpen = connectionState === 'open';
+    if (asked === version && isTerminal(answer) !== isTerminal(status) && type === 'success' && (isOpen || connectionState === 'closed')) {
+      store.reconnect(); // it has ended, and the stream is dead, or it was started again
+    } else if (isOpen || asked !== version || type === 'setState') {
+      write(); // it is older than what the stream has said since, or from a copy that lags behind
     }
   });
 

@@ -4,6 +4,8 @@ import { connecting, idle, watchJob, type JobState, type JobWatch, type WatchOpt
 
 /** A job's store: the stream is open for as long as somebody subscribes. */
 export interface JobStore {
+  /** Stores of the same key are of the same stream. */
+  key: string;
   subscribe(listener: () => void): () => void;
   getState(): JobState;
   reconnect(): void;
@@ -20,20 +22,19 @@ const entries = new Map<string, Entry>();
 const numbers = new WeakMap<object, number>();
 let objects = 0;
 const number = (object: object | undefined) => {
-  if (!object) return 0;
-  if (!numbers.has(object)) numbers.set(object, ++objects);
-  return numbers.get(object);
+  if (object && !numbers.has(object)) numbers.set(object, ++objects);
+  return object && numbers.get(object);
 };
 
 export function jobStore(url: string, options: WatchOptions): JobStore {
   const key = [
     url,
-    options.withCredentials ?? false,
-    options.heartbeatInterval,
+    options.withCredentials,
     number(options.EventSource),
     number(options.fetch),
   ].join(' ');
   return {
+    key,
     subscribe(listener) {
       let entry = entries.get(key);
       if (!entry) {
@@ -59,4 +60,4 @@ export function jobStore(url: string, options: WatchOptions): JobStore {
   };
 }
 
-export const idleStore: JobStore = { subscribe: () => () => {}, getState: () => idle, reconnect: () => {} };
+export const idleStore: JobStore = { key: '', subscribe: () => () => {}, getState: () => idle, reconnect: () => {} };

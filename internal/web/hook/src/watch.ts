@@ -1,6 +1,6 @@
 // One job's stream as a store: no React, no other dependency.
 
-import { isTerminal, next, nothing, type JobStatus, type JobView, type Progress } from './protocol.js';
+import { isTerminal, next, nothing, withStatus, type JobStatus, type JobView, type Progress } from './protocol.js';
 
 /**
  * `idle` nothing to watch · `connecting` the first time · `open` · `reconnecting` the stream is away, what is shown may
@@ -94,12 +94,19 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
   let failures = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let asking: AbortController | null = null;
-  let over = false; // close was called
+  const life = new AbortController(); // until close is called
+  const { signal } = life;
 
   const set = (change: Partial<JobState>) => {
     const connectionState = change.connectionState ?? state.connectionState;
     state = { ...state, ...change, isConnected: connectionState === 'open' || connectionState === 'degraded' };
-    for (const listener of [...listeners]) listener();
+    for (const listener of [...listeners]) {
+      try {
+        listener();
+      } catch (error) {
+        reportError(error); // it is the listener's, and must not stop the watch
+      }
+    }
   };
 
   const stop = () => {
@@ -115,9 +122,12 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
     set({ ...change, connectionState: 'closed' });
   };
 
+  const Source = options.EventSource ?? globalThis.EventSource;
+  if (!Source) throw new Error('no EventSource here: set the option');
+
   const connect = () => {
+    if (signal.aborted) return;
     stop();
-    const Source = options.EventSource ?? globalThis.EventSource;
     const opened: EventSourceLike = new Source(address(url, lastEventId), { withCredentials });
     source = opened;
     // An EventSource that was given up may still have something to say.
@@ -127,7 +137,7 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
     const hear = (view: JobView = state, connectionState: ConnectionState = state.connectionState === 'degraded' ? 'degraded' : 'open') => {
       alive();
       failures = 0;
-      set({ ...view, connectionState });
+      if (view !== state || connectionState !== state.connectionState) set({ ...view, connectionState });
     };
     opened.onmessage = ours((event) => {
       if (event.lastEventId) lastEventId = event.lastEventId;
@@ -147,13 +157,16 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
   };
 
   const reconnect = () => {
-    if (over) return;
-    set({ connectionState: 'reconnecting' });
+    if (signal.aborted) return;
     connect();
+    // What kept it from being watched may have ended.
+    const refused = state.connectionState === 'closed' && !isTerminal(state.status);
+    set({ connectionState: 'reconnecting', ...(refused && { error: null }) });
   };
 
   const wait = (milliseconds: number) => {
     clearTimeout(timer);
+    if (signal.aborted) return;
     timer = setTimeout(reconnect, milliseconds);
   };
 
@@ -165,8 +178,8 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
   // EventSource gives up on every status but 200, and does not tell which it was.
   const ask = async () => {
     stop();
-    set({ connectionState: 'reconnecting' });
     const asked = (asking = new AbortController());
+    set({ connectionState: 'reconnecting' });
     timer = setTimeout(() => asked.abort(), heartbeatInterval);
     try {
       const response = await (options.fetch ?? fetch)(url.replace(/\/progress(?=\?|$)/, ''), {
@@ -181,9 +194,9 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
         return end({ error: body?.detail ?? `the server answers ${response.status}` });
       }
       if (response.ok && body?.status && body.progress) {
-        const { status, progress, error = null } = body;
-        if (isTerminal(status)) return end({ status, progress, error });
-        set({ status, progress, error });
+        const view = { ...withStatus(state, body.status), progress: body.progress, error: body.error ?? null };
+        if (isTerminal(view.status)) return end(view);
+        set({ ...view, connectionState: 'reconnecting' });
       }
     } catch {
       if (asked !== asking) return;
@@ -200,13 +213,9 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
   const online = () => {
     if (state.connectionState !== 'closed') reconnect();
   };
-  const events = [
-    [globalThis, 'online', online],
-    [globalThis, 'pageshow', wake],
-    [globalThis.document, 'visibilitychange', wake],
-    [globalThis.document, 'resume', wake],
-  ] as const;
-  for (const [target, type, listener] of events) target?.addEventListener?.(type, listener);
+  globalThis.addEventListener?.('online', online, { signal });
+  globalThis.addEventListener?.('pageshow', wake, { signal });
+  for (const type of ['visibilitychange', 'resume']) globalThis.document?.addEventListener(type, wake, { signal });
 
   connect();
   return {
@@ -217,8 +226,7 @@ export function watchJob(url: string, options: WatchOptions = {}): JobWatch {
     },
     reconnect,
     close() {
-      over = true;
-      for (const [target, type, listener] of events) target?.removeEventListener?.(type, listener);
+      life.abort();
       listeners.clear();
       end();
     },

@@ -1,9 +1,9 @@
-import { QueryClient, QueryClientProvider, useQuery } from '@tanstack/react-query';
+import { dehydrate, hydrate, QueryClient, QueryClientProvider, useQuery } from '@tanstack/react-query';
 import { StrictMode, type ReactNode } from 'react';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { commands } from 'vitest/browser';
 import { render, renderHook } from 'vitest-browser-react';
-import { jobKey, jobQueryOptions, useJobProgress, type JobState, type UseJobProgressOptions } from '../src/index.js';
+import { jobKey, jobQueryOptions, useJobProgress, watchJob, type JobState, type UseJobProgressOptions } from '../src/index.js';
 
 const ben = '00000000-0000-4000-8000-00000000000b';
 
@@ -244,6 +244,76 @@ test('a page that missed nothing while it was away is connected again, though it
   await becomes(() => result.current, { connectionState: 'reconnecting' });
   await becomes(() => result.current, { connectionState: 'open' });
   expect(Counted.opened.length).toBe(streams + 1);
+});
+
+test.for([
+  ['resume', () => document],
+  ['visibilitychange', () => document],
+  ['pageshow', () => window],
+] as const)('after sleep (%s) the link is not trusted', async ([type, target]) => {
+  const id = await commands.insert();
+  const { result } = await watch(id, { heartbeatInterval: 60_000 });
+  await becomes(() => result.current, { connectionState: 'open' });
+  const streams = Counted.opened.length;
+  target().dispatchEvent(new Event(type));
+  expect(Counted.opened.length).toBe(streams); // it has not slept
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 90_000 });
+  target().dispatchEvent(new Event(type));
+  vi.useRealTimers();
+  expect(Counted.opened.length).toBe(streams + 1);
+  await becomes(() => result.current, { connectionState: 'open' });
+});
+
+test("a query that is mounted later fetches what the stream does not say, and an error of its own stays", async () => {
+  const id = await commands.insert();
+  const { result } = await watch(id);
+  await becomes(() => result.current, { status: 'running' });
+  const later = await renderHook(() => useQuery({ queryKey: jobKey(id), queryFn: async () => ({ title: 'x' }) as { title: string; status?: string }, staleTime: Infinity }), { wrapper });
+  await vi.waitFor(() => expect(later.result.current.data).toMatchObject({ title: 'x', status: 'running' }));
+
+  await expect(client.fetchQuery({ queryKey: jobKey(id), queryFn: () => Promise.reject(new Error('broken')), staleTime: 0 })).rejects.toThrow();
+  expect(client.getQueryState(jobKey(id))?.status).toBe('error');
+  await commands.progress(id, 5);
+  await vi.waitFor(() => expect(client.getQueryData(jobKey(id))).toMatchObject({ title: 'x', progress: { done: 5 } }));
+  expect(client.getQueryState(jobKey(id))).toMatchObject({ status: 'error', error: { message: 'broken' } });
+});
+
+test('a state that was rendered on a server does not take the page back', async () => {
+  const id = await commands.insert();
+  const { result } = await watch(id);
+  await commands.progress(id, 10);
+  await commands.finish(id);
+  await becomes(() => result.current, { connectionState: 'closed', status: 'completed' });
+  const server = new QueryClient();
+  server.setQueryData(jobKey(id), { title: 'x', status: 'running', progress: { done: 3, total: 10, succeeded: 3, failed: 0 } }, { updatedAt: Date.now() + 1000 });
+  hydrate(client, dehydrate(server));
+  expect(client.getQueryData(jobKey(id))).toMatchObject({ title: 'x', status: 'completed', progress: { done: 10 } });
+});
+
+test('a watch may be closed by whoever listens, and who was refused may come again', async () => {
+  const id = await commands.insert();
+  document.cookie = 'session=; path=/; max-age=0';
+  const job = watchJob(`/api/jobs/${id}/progress`, { EventSource: Counted });
+  await becomes(job.getState, { connectionState: 'closed', error: expect.stringContaining('token') });
+  document.cookie = `session=${await commands.token()}; path=/`;
+  job.reconnect();
+  await becomes(job.getState, { connectionState: 'open', status: 'running', error: null });
+  job.subscribe(() => job.close());
+  job.reconnect();
+  expect(job.getState().connectionState).toBe('closed');
+  await vi.waitFor(() => expect(Counted.open).toBe(0));
+});
+
+test('of many items the last are remembered, as on the server', async () => {
+  const id = await commands.insert();
+  const { result } = await watch(id);
+  await becomes(() => result.current, { status: 'running' });
+  await commands.item(id, 'first', 'in_progress');
+  await commands.sql(`select jobprogress.item($1, 's' || i, 'song', 'succeeded') from generate_series(1, 300) as i`, [id]);
+  await vi.waitFor(() => expect(result.current.items.has('s300')).toBe(true));
+  expect(result.current.items.size).toBe(256);
+  expect(result.current.items.has('s1')).toBe(false);
+  expect(result.current.currentItem?.itemId).toBe('first');
 });
 
 test('a link that is open but dead is found and replaced', async () => {

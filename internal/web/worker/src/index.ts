@@ -23,8 +23,13 @@ export default {
     // To the service this origin would be a foreign one.
     if (headers.get('Origin') === url.origin) headers.delete('Origin');
     if (env.JWT_SECRET) {
-      const value = await authorization(request, { ...env, JWT_SECRET: env.JWT_SECRET }).catch(() => undefined);
-      if (value === undefined) return unavailable(request, url);
+      let value: string | null;
+      try {
+        value = await authorization(request, { ...env, JWT_SECRET: env.JWT_SECRET });
+      } catch (error) {
+        console.error('session not looked up', error);
+        return unavailable(request, url);
+      }
       headers.delete('Cookie');
       if (value) headers.set('Authorization', value);
       else headers.delete('Authorization');

@@ -10,8 +10,11 @@ export interface SessionEnv {
   JWT_SECRET?: string;
   /** The cookie that holds the session. */
   SESSION_COOKIE?: string;
-  /** Sessions: the cookie's value is the key, the account_id the value. */
+  /** Sessions: `session:` and the cookie's value is the key, the account_id the value. */
   SESSIONS?: Namespace;
+  /** What the service has as JOBPROGRESS_JWT_ISSUER and JOBPROGRESS_JWT_AUDIENCE, if it has them. */
+  JWT_ISSUER?: string;
+  JWT_AUDIENCE?: string;
 }
 
 /**
@@ -19,7 +22,8 @@ export interface SessionEnv {
  * may be in D1, in a Durable Object, or in a signed cookie.
  */
 export async function accountOf(session: string, env: SessionEnv): Promise<string | null> {
-  return (await env.SESSIONS?.get(session)) ?? null;
+  if (!/^[\w.~-]{1,256}$/.test(session)) return null; // whatever that is, it is no session
+  return (await env.SESSIONS?.get(`session:${session}`)) ?? null;
 }
 
 /** How long a token is good for, in seconds. A stream ends with it, and EventSource comes back and gets the next. */
@@ -29,7 +33,7 @@ const lifetime = 600;
 export async function authorization(request: Request, env: SessionEnv & { JWT_SECRET: string }): Promise<string | null> {
   const session = cookie(request, env.SESSION_COOKIE ?? 'session');
   const account = session && (await accountOf(session, env));
-  return account ? `Bearer ${await mint(account, env.JWT_SECRET)}` : null;
+  return account ? `Bearer ${await mint(account, env)}` : null;
 }
 
 function cookie(request: Request, name: string): string | null {
@@ -41,12 +45,12 @@ function cookie(request: Request, name: string): string | null {
 }
 
 /** An HS256 token (RFC 7519) for the account. */
-async function mint(account: string, secret: string): Promise<string> {
+async function mint(account: string, { JWT_SECRET, JWT_ISSUER, JWT_AUDIENCE }: SessionEnv & { JWT_SECRET: string }): Promise<string> {
   const now = Math.floor(Date.now() / 1000);
-  const body = [{ alg: 'HS256', typ: 'JWT' }, { sub: account, iat: now, exp: now + lifetime }]
+  const body = [{ alg: 'HS256', typ: 'JWT' }, { sub: account, iat: now, exp: now + lifetime, iss: JWT_ISSUER, aud: JWT_AUDIENCE }]
     .map((part) => base64url(new TextEncoder().encode(JSON.stringify(part))))
     .join('.');
-  const key = await crypto.subtle.importKey('raw', new TextEncoder().encode(secret), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
+  const key = await crypto.subtle.importKey('raw', new TextEncoder().encode(JWT_SECRET), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
   const signature = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(body));
   return `${body}.${base64url(new Uint8Array(signature))}`;
 }

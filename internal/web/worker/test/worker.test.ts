@@ -1,5 +1,6 @@
 // The Worker in workerd, before the real server, and a real Chromium before both.
 
+import { createServer } from 'node:http';
 import { Miniflare } from 'miniflare';
 import { chromium, type Browser, type Page } from 'playwright';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -12,7 +13,7 @@ let url: string;
 let edgeURL: string;
 let browser: Browser;
 
-const start = (bindings: Record<string, string>) =>
+const start = (bindings: Record<string, string>, port = origin.port) =>
   new Miniflare({
     host: '127.0.0.1',
     port: 0,
@@ -25,7 +26,7 @@ const start = (bindings: Record<string, string>) =>
     compatibilityFlags: ['enable_request_signal'],
     bindings: { ORIGIN: 'http://jobs-origin.example', ...bindings },
     kvNamespaces: ['SESSIONS'],
-    outboundService: { external: { address: `127.0.0.1:${origin.port}`, http: {} } }, // and nowhere else
+    outboundService: { external: { address: `127.0.0.1:${port}`, http: {} } }, // and nowhere else
   });
 
 beforeAll(async () => {
@@ -163,13 +164,31 @@ test('what the origin answers comes through as it is', async () => {
 test('a session of the edge becomes a token for the origin', async () => {
   const id = await origin.insert();
   const sessions = await edge.getKVNamespace('SESSIONS');
-  await sessions.put('session-of-ada', ada);
-  await sessions.put('session-of-ben', ben);
+  await sessions.put('session:session-of-ada', ada);
+  await sessions.put('session:session-of-ben', ben);
   const ask = async (headers: Record<string, string>) => (await fetch(`${edgeURL}/api/jobs/${id}`, { headers })).status;
   expect(await ask({ Cookie: 'other=1; sid=session-of-ada' })).toBe(200);
   expect(await ask({ Cookie: 'sid=session-of-ben' })).toBe(404);
-  expect(await ask({ Cookie: 'sid=invented' })).toBe(401);
+  await sessions.put('other', ada);
+  for (const value of ['invented', 'other', '..', '%2e', 'x'.repeat(600), 'a b', '']) {
+    expect([value, await ask({ Cookie: `sid=${value}` })]).toEqual([value, 401]);
+  }
   expect(await ask({})).toBe(401);
   expect(await ask({ Cookie: `session=${token()}` })).toBe(401); // goes no further
   expect(await ask(bearer())).toBe(401);
+});
+
+test('a proxy in between that answers for the origin is taken for its absence', async () => {
+  const proxy = createServer((_, answer) => answer.writeHead(502, { 'Content-Type': 'text/html' }).end('<h1>Bad gateway</h1>')).listen(0, '127.0.0.1');
+  await new Promise((resolve) => proxy.once('listening', resolve));
+  const behind = start({}, (proxy.address() as { port: number }).port);
+  try {
+    const base = (await behind.ready).origin;
+    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
+    expect([stream.status, await stream.text()]).toEqual([200, expect.stringMatching(/^retry: \d{4}\n: upstream_unavailable\n\n$/)]);
+    expect((await fetch(`${base}/api/jobs/x`)).status).toBe(503);
+  } finally {
+    await behind.dispose();
+    proxy.close();
+  }
 });
