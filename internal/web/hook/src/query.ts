@@ -43,7 +43,7 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}) {
       if (!response.ok || !body) throw new JobRequestError(response.status, body);
       return body as Partial<Job>;
     },
-    retry: (failures, error) => failures < 3 && !(error instanceof JobRequestError && error.status < 500 && error.status !== 429),
+    retry: (failures, { status = 500 }: Error & { status?: number }) => failures < 3 && (status >= 500 || status === 429),
   });
 }
 
@@ -114,10 +114,9 @@ function begin(client: QueryClient, jobId: string, store: JobStore): () => void 
     if ((type !== 'success' || event.action.manual) && type !== 'setState') return;
     const { connectionState } = store.getState();
     const answer = (event.query.state.data as Entry)?.status ?? null;
-    const isOpen = connectionState === 'open';
-    if (asked === version && isTerminal(answer) !== isTerminal(status) && type === 'success' && (isOpen || connectionState === 'closed')) {
+    if (type === 'success' && status && asked === version && isTerminal(answer) !== isTerminal(status)) {
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
-    } else if (isOpen || asked !== version || type === 'setState') {
+    } else if (connectionState === 'open' || asked !== version || type === 'setState') {
       write(); // it is older than what the stream has said since, or from a copy that lags behind
     }
   });
