@@ -246,6 +246,40 @@ test('a page that missed nothing while it was away is connected again, though it
   expect(Counted.opened.length).toBe(streams + 1);
 });
 
+test('when EventSource gives up, the JSON state says whether to go on', async () => {
+  let opened = 0;
+  class GivesUp {
+    readyState = 2;
+    onopen = null;
+    onmessage = null;
+    onerror: ((event: Event) => unknown) | null = null;
+    constructor() {
+      opened++;
+      queueMicrotask(() => this.onerror?.(new Event('error')));
+    }
+    addEventListener() {}
+    close() {}
+  }
+  const answers = [
+    () => new Response('', { status: 500 }),
+    () => Response.json({ status: 'running', progress: { done: 1, total: 2, succeeded: 1, failed: 0 }, error: null }),
+    () => Response.json({ status: 'completed', progress: { done: 2, total: 2, succeeded: 2, failed: 0 }, error: null }),
+  ];
+  const asked: string[] = [];
+  const ask = async (url: RequestInfo | URL) => {
+    asked.push(String(url));
+    return answers.shift()!();
+  };
+  const states: (string | number | undefined)[] = [];
+  const job = watchJob('/api/jobs/x/progress', { EventSource: GivesUp, fetch: ask as typeof fetch });
+  job.subscribe(() => states.push(job.getState().connectionState, job.getState().progress?.done));
+  await becomes(job.getState, { connectionState: 'closed', status: 'completed', progress: { done: 2 } });
+  expect(opened).toBe(3); // with a growing pause between them
+  expect(asked).toEqual(Array(3).fill('/api/jobs/x'));
+  expect(states).toContain('reconnecting');
+  expect(states).not.toContain('open');
+});
+
 test.for([
   ['resume', () => document],
   ['visibilitychange', () => document],
