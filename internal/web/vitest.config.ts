@@ -1,7 +1,8 @@
 import react from '@vitejs/plugin-react';
 import { playwright } from '@vitest/browser-playwright';
 import { existsSync } from 'node:fs';
-import { defineConfig } from 'vitest/config';
+import { fileURLToPath } from 'node:url';
+import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 import { commands } from './test/commands.js';
 import { chromium, chromiumArgs, freePort } from './test/origin.js';
 
@@ -13,33 +14,44 @@ process.env.TEST_ADMIN_PORT ??= String(await freePort());
 // Generous: only a hang is to meet them.
 const timeouts = { testTimeout: 60_000, hookTimeout: 120_000 };
 
+const older = (name: string) => fileURLToPath(new URL(`test/react-18/node_modules/${name}`, import.meta.url));
+
+function inBrowser(name: string, groupOrder: number, include: string[], alias: Record<string, string> = {}): TestProjectInlineConfiguration {
+  return {
+    plugins: [react()],
+    resolve: { alias },
+    cacheDir: `node_modules/.vite/${name}`,
+    server: { proxy: { '/api': `http://127.0.0.1:${process.env.TEST_ORIGIN_PORT}` } },
+    optimizeDeps: {
+      include: ['react', 'react-dom', 'react-dom/client', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
+    },
+    test: {
+      ...timeouts,
+      name,
+      include,
+      sequence: { groupOrder }, // one after another: they share an origin, and kill it
+      browser: {
+        enabled: true,
+        headless: true,
+        screenshotFailures: false,
+        provider: playwright({ launchOptions: { executablePath: chromium, args: chromiumArgs } }),
+        instances: [{ browser: 'chromium' }],
+        commands,
+      },
+    },
+  };
+}
+
 export default defineConfig({
   test: {
     fileParallelism: false,
+    globalSetup: 'test/setup.ts', // one origin, for all that run in a browser
     projects: [
+      inBrowser('browser', 0, ['hook/test/**/*.test.{ts,tsx}', 'example/test/**/*.test.tsx']),
+      // The older React that the hook promises to work with.
+      inBrowser('react-18', 1, ['hook/test/**/*.test.tsx'], { react: older('react'), 'react-dom': older('react-dom') }),
       {
-        plugins: [react()],
-        server: { proxy: { '/api': `http://127.0.0.1:${process.env.TEST_ORIGIN_PORT}` } },
-        optimizeDeps: {
-          include: ['react', 'react-dom', 'react-dom/client', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
-        },
-        test: {
-          ...timeouts,
-          name: 'browser',
-          include: ['hook/test/**/*.test.{ts,tsx}', 'example/test/**/*.test.tsx'],
-          globalSetup: 'test/setup.ts',
-          browser: {
-            enabled: true,
-            headless: true,
-            screenshotFailures: false,
-            provider: playwright({ launchOptions: { executablePath: chromium, args: chromiumArgs } }),
-            instances: [{ browser: 'chromium' }],
-            commands,
-          },
-        },
-      },
-      {
-        test: { ...timeouts, name: 'edge', environment: 'node', include: ['worker/test/**/*.test.ts', 'test/**/*.test.ts'] },
+        test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/**/*.test.ts'] },
       },
     ],
   },
