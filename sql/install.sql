@@ -235,6 +235,9 @@ begin
     raise exception 'jobprogress: table % has no column %', job_table, missing;
   end if;
 
+  if not exists (select from pg_attribute where attrelid = job_table and attname = 'id' and atttypid = 'uuid'::regtype) then
+    raise exception 'jobprogress: column id of table % is no uuid', job_table;
+  end if;
   if row_security_active(job_table) then
     raise exception 'jobprogress: row-level security hides rows of % from role %', job_table, current_user
       using hint = 'Install as the owner of the table or as a role with BYPASSRLS: jobprogress.snapshot reads with the rights of the role that installs it.';

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -113,6 +114,35 @@ func TestSessionsCannotBeRead(t *testing.T) {
 	case <-st.ended:
 		t.Error("the stream ended")
 	case <-time.After(300 * time.Millisecond): // a few checks
+	}
+}
+
+func TestSessionQueryThatCannotWorkIsNamed(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	for query, want := range map[string]string{
+		"selec account_id from session where token = $1":  "JOBPROGRESS_SESSION_QUERY",
+		"select account_id from nowhere where token = $1": "nowhere",
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		log, stopped := make(lines, 100), make(chan error, 1)
+		go func() {
+			stopped <- run(ctx, []string{"serve", "--database-url", url, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--session-query", query}, noEnv, nil, log)
+		}()
+		for line := ""; !strings.Contains(line, "the session query does not work"); {
+			select {
+			case line = <-log:
+			case <-time.After(deadline):
+				t.Fatal("the log does not say so")
+			}
+			if strings.Contains(line, "does not work") && !strings.Contains(line, want) {
+				t.Errorf("%s does not name %s", line, want)
+			}
+		}
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

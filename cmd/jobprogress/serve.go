@@ -207,7 +207,14 @@ func (c *serveCommand) authenticator(s *store.Store, log *slog.Logger) (a httpap
 	case c.InsecureNoAuth:
 		return auth.None{}, run, nil
 	case c.SessionQuery != "":
-		return auth.Session{Sessions: s.Sessions(c.SessionQuery), Cookie: c.Cookie}, run, nil
+		sessions := s.Sessions(c.SessionQuery)
+		check := func(ctx context.Context) error {
+			if err := sessions.Check(ctx); err != nil && ctx.Err() == nil {
+				log.Error("the session query does not work: nobody can be let in", "error", err)
+			}
+			return nil
+		}
+		return auth.Session{Sessions: sessions, Cookie: c.Cookie}, check, nil
 	case c.JWKSURL != "":
 		keys := auth.NewJWKS(c.JWKSURL, log)
 		return c.jwt(keys, c.Cookie), keys.Run, nil

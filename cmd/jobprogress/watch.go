@@ -46,6 +46,9 @@ type event struct {
 	Label   string `json:"label"`
 }
 
+// watchPause is how long somebody at a terminal waits for the next try, at most.
+const watchPause = 5 * time.Second
+
 // view shows events to a person.
 type view interface {
 	show(event)
@@ -68,7 +71,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 	if c.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}
-	client := sse.Client{ResponseValidator: validate, OnRetry: func(err error, wait time.Duration) {
+	client := sse.Client{ResponseValidator: validate, Backoff: sse.Backoff{MaxInterval: watchPause}, OnRetry: func(err error, wait time.Duration) {
 		if ctx.Err() == nil { // else the job has ended, and we with it
 			fmt.Fprintf(stderr, "%s: %v; next try in %s\n", c.URL, err, wait.Round(time.Millisecond))
 		}

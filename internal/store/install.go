@@ -76,9 +76,14 @@ func explain(err error) error {
 	hint := pg.Hint
 	switch pg.Code {
 	case "3F000", "42883", "42703": // no such schema, no such function, a function of an earlier version
-		hint = "Run jobprogress install on this database."
+		if strings.Contains(pg.Message, "jobprogress") || strings.Contains(pg.Message, "seal_key") {
+			hint = "Run jobprogress install on this database."
+		}
 	case "42501": // insufficient privilege
-		if strings.Contains(pg.Message, "jobprogress") {
+		switch {
+		case strings.Contains(pg.Message, "for database"):
+			hint = "The role needs to create a schema: grant create on database … to it."
+		case strings.Contains(pg.Message, "jobprogress"), strings.Contains(pg.Message, "snapshot"):
 			hint = "Run jobprogress install with --service-role, or grant usage on schema jobprogress and execute on function jobprogress.snapshot(uuid[])."
 		}
 	case "55P03": // lock timeout

@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -64,9 +66,33 @@ func (s Sessions) lookUp(ctx context.Context, token string) (string, error) {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("look up session: %w", err)
+		return "", fmt.Errorf("run JOBPROGRESS_SESSION_QUERY: %w", explainSession(err))
 	case account == nil:
 		return "", nil
 	}
 	return *account, nil
+}
+
+// Check runs the query once. It waits for the database, and returns nil, the error of a query that will never work, or
+// that of ctx.
+func (s Sessions) Check(ctx context.Context) error {
+	for {
+		_, err := s.Account(ctx, rand.Text())
+		if pg, ok := errors.AsType[*pgconn.PgError](err); err == nil || ok && strings.HasPrefix(pg.Code, "42") || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(sessionTimeout):
+		}
+	}
+}
+
+// explainSession says what to do about a query that may not be run.
+func explainSession(err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42501" {
+		return fmt.Errorf("%w. Grant the service's role usage on the schema and select on the table of the sessions", err)
+	}
+	return err
 }
