@@ -75,16 +75,8 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 	if os.Getenv("TEST_DATABASE_URL") != "" {
 		t.Skip("the server of TEST_DATABASE_URL is not ours to stop")
 	}
-	database, err := pgtest.StartOwn(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { database.Stop() })
-	name, err := pgtest.CreateInstalled(t.Context(), database.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := serveForTest(t, pgtest.WithDatabase(database.URL, name), "--backstop-interval", "1h")
+	database, url := pgtest.Own(t)
+	s := serveForTest(t, url, "--backstop-interval", "1h")
 	id := s.insert()
 	st := s.open(streamOf(id) + "?heartbeat=1")
 	st.until("running")

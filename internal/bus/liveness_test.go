@@ -62,24 +62,9 @@ func TestTransactionPoolerIsNamedAtTheStart(t *testing.T) {
 	}
 }
 
-// An own server is one that a test may halt.
-func ownServer(t *testing.T) (*pgtest.Server, string) {
-	t.Helper()
-	server, err := pgtest.StartOwn(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Stop() })
-	name, err := pgtest.CreateInstalled(t.Context(), server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return server, pgtest.WithDatabase(server.URL, name)
-}
-
 func TestDemotedPrimaryIsNamedAndLeft(t *testing.T) {
 	t.Parallel()
-	server, url := ownServer(t)
+	server, url := pgtest.Own(t)
 	r := start(t, url, time.Hour)
 	r.live(true)
 	w := r.watch(r.insert())

@@ -74,6 +74,22 @@ func New(t testing.TB) string {
 	return WithDatabase(shared.server.URL, name)
 }
 
+// Own starts a server for the test alone, which may halt it, and returns it with the URL of a database on it with
+// jobprogress attached to an empty job table. It goes with the test.
+func Own(t testing.TB) (*Server, string) {
+	t.Helper()
+	server, err := StartOwn(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Stop() })
+	name, err := CreateInstalled(t.Context(), server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, WithDatabase(server.URL, name)
+}
+
 // Pool connects to a database for as long as the test runs.
 func Pool(t testing.TB, databaseURL string) *pgxpool.Pool {
 	t.Helper()

@@ -91,16 +91,8 @@ func (r *report) String() string {
 // newWorld makes a world for as long as the test, in which everybody is at work.
 func newWorld(t testing.TB, c config, report *report) *world {
 	t.Helper()
-	server, err := pgtest.StartOwn(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Stop() })
-	name, err := pgtest.CreateInstalled(t.Context(), server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{config: c, t: t, server: server, databaseURL: pgtest.WithDatabase(server.URL, name), history: newHistory(), report: report}
+	server, databaseURL := pgtest.Own(t)
+	w := &world{config: c, t: t, server: server, databaseURL: databaseURL, history: newHistory(), report: report}
 	conn, err := pgx.Connect(t.Context(), w.databaseURL)
 	if err != nil {
 		t.Fatal(err)
