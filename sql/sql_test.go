@@ -450,3 +450,15 @@ func TestWithoutItsKeyNothingBreaks(t *testing.T) {
 		}
 	}
 }
+
+func TestInstallNamesAnIDThatIsNoUUID(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	conn := session(t, url)
+	exec(t, conn, `create table task (like job)`)
+	exec(t, conn, `alter table task alter id type text`)
+	err := store.Install(t.Context(), url, store.Installation{Table: "task"})
+	if err == nil || !strings.Contains(err.Error(), "column id of table task is no uuid") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -110,7 +110,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		return err
 	}
 	defer closeSoon(sessionStore)
-	authenticator, runKeys, err := c.authenticator(sessionStore, log)
+	authenticator, runAuth, err := c.authenticator(sessionStore, log)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	busContext, stopBus := context.WithCancel(context.Background())
 	defer stopBus()
 	g.Go(func() error { return b.Run(busContext) })
-	g.Go(func() error { return runKeys(busContext) })
+	g.Go(func() error { return runAuth(busContext) })
 	g.Go(func() error { return serve(admin.Serve(adminListener)) })
 	g.Go(func() error {
 		if c.TLSCert != "" {

@@ -46,7 +46,7 @@ type Bus struct {
 	listening chan struct{}          // holds a token when a LISTEN is new, or the key may be
 	expected  atomic.Pointer[string] // the probe under way
 	echo      chan struct{}          // holds a token when that came back
-	sealKey   atomic.Pointer[[]byte] // of the notices; nil until it is read
+	sealKey   atomic.Pointer[[]byte] // of the notices; empty until it is read
 
 	mu      sync.Mutex
 	session net.Conn // the one that listens, or nil

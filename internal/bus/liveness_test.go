@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 
 	"jobprogress/internal/bus"
 	"jobprogress/internal/hub"
@@ -215,6 +217,30 @@ func TestListenerThatDoesNotReadIsGivenUpByTheServer(t *testing.T) {
 		}
 		if time.Now().After(end) {
 			t.Fatal("the server keeps it")
+		}
+	}
+}
+
+// Who listens and stays in a transaction holds the queue, too; the operator sees it fill.
+func TestQueueThatFillsIsSeen(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	holder := connect(t, url)
+	exec(t, holder, `listen jobprogress`)
+	exec(t, holder, `begin`)
+	exec(t, r.admin, `select pg_notify('jobprogress', i || repeat('x', 7000)) from generate_series(1, 2000) as i`)
+	for end := time.Now().Add(deadline); ; time.Sleep(50 * time.Millisecond) {
+		all, err := testutil.GatherAndFormat(r.registry, expfmt.TypeTextPlain, "jobprogress_notification_queue_usage")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(string(all), " 0\n") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it is not seen:\n%s", all)
 		}
 	}
 }

@@ -25,6 +25,9 @@ type Sessions struct {
 	current *singleflight.Group // the look-ups under way, by token
 }
 
+// sessionTimeout bounds one look at a session.
+const sessionTimeout = 5 * time.Second
+
 // CheckSessionQuery tells what is wrong with a query for sessions, as far as that can be seen without a database.
 func CheckSessionQuery(query string) error {
 	if !regexp.MustCompile(`\$1\b`).MatchString(query) {

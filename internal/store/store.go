@@ -38,9 +38,6 @@ func Open(url string, maxConns int32) (*Store, error) {
 // connectTimeout bounds an attempt to connect, also to a host that does not answer at all.
 const connectTimeout = 5 * time.Second
 
-// sessionTimeout bounds one look at a session.
-const sessionTimeout = 5 * time.Second
-
 func configure(config *pgx.ConnConfig) {
 	// Prepared statements don't survive a transaction pooler; sending the text each time costs a parse.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
