@@ -6,6 +6,7 @@
 --   jobprogress.job_table         the job table, schema-qualified or found by search_path; default job
 --   jobprogress.service_role  may call jobprogress.snapshot: the role the service connects as
 --   jobprogress.worker_role   may call jobprogress.item: the role the workers connect as
+--   jobprogress.gate          off: notify every change, also those that no server of ours watches; default on
 begin;
 
 -- A lock request that waits makes every writer wait behind it: rather give up and be run again.
@@ -45,16 +46,16 @@ comment on schema jobprogress is 'Shows the progress of jobs in the browser: tri
 
 -- What is published of a row, for notices and snapshots alike. A count that is no count, a moment that JSON can't
 -- write and an endless text must neither stop a writer nor spoil a read of many rows.
-create or replace function jobprogress.counts(progress jsonb)
-returns jsonb
+drop function if exists jobprogress.counts(jsonb); -- an earlier version returned another type
+
+create function jobprogress.counts(progress jsonb)
+returns text
 language sql immutable
 as $$
-  select jsonb_build_object(
-    'done', progress -> 'done',
-    'total', progress -> 'total',
-    'succeeded', progress -> 'succeeded',
-    'failed', progress -> 'failed'
-  )
+  select '{"done":' || coalesce((progress -> 'done')::text, 'null')
+    || ',"total":' || coalesce((progress -> 'total')::text, 'null')
+    || ',"succeeded":' || coalesce((progress -> 'succeeded')::text, 'null')
+    || ',"failed":' || coalesce((progress -> 'failed')::text, 'null') || '}'
 $$;
 
 create or replace function jobprogress.cut(value text, characters integer)
@@ -104,6 +105,21 @@ end $$;
 
 comment on function jobprogress.seal(text) is 'Seals the body of a notice, a JSON object, so that the service knows whom it comes from.';
 
+-- The gate. NOTIFY has commits wait for one another, so nothing is notified that nobody watches. For each bucket of jobs
+-- (the last byte of the id) that somebody watches, a server of ours holds shared advisory locks: of class 1785684592 for
+-- rows, 1785684593 for items. Whoever writes tries the exclusive one and gives it back at once: who gets it says nothing,
+-- for no server has it. What transactions kept to themselves that were under way when a server took its lock, the server
+-- finds by itself. Nobody waits for anybody, and writers hold nothing.
+create or replace function jobprogress.unwatched(class integer, job_id uuid)
+returns boolean
+language sql volatile
+as $$
+  select case when pg_catalog.pg_try_advisory_lock(class, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
+    then pg_catalog.pg_advisory_unlock(class, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
+    else false
+  end
+$$;
+
 -- Notifies what the row is now, with the transaction's id: the service knows by that which reads include it already.
 -- Of several notices of one transaction only the last is a state that commits; they come together, and the service
 -- waits for the last.
@@ -115,7 +131,17 @@ as $$
 declare
   payload text;
 begin
-  if tg_op = 'UPDATE' then
+  if current_setting('jobprogress.notify', true) = 'off' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' and new.id = old.id then
+    if old.status is not distinct from new.status
+      and old.account_id is not distinct from new.account_id
+      and old.progress is not distinct from new.progress
+      and old.error is not distinct from new.error
+    then
+      return null;
+    end if;
     -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
     payload := json_build_object(
       'kind', 'state',
@@ -124,7 +150,7 @@ begin
       'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
       'account', new.account_id::text,
       'status', left(new.status::text, 64),
-      'progress', jobprogress.counts(new.progress),
+      'progress', jobprogress.counts(new.progress)::json,
       'error', jobprogress.cut(new.error, 1000)
     )::text;
     payload := jobprogress.seal(payload);
@@ -133,11 +159,12 @@ begin
       payload := json_build_object('kind', 'row', 'job', new.id)::text;
     end if;
     perform pg_notify('jobprogress', payload);
-    if new.id = old.id then
-      return null;
-    end if;
+    return null;
   end if;
   perform pg_notify('jobprogress', json_build_object('kind', 'row', 'job', old.id)::text);
+  if tg_op = 'UPDATE' then
+    perform pg_notify('jobprogress', json_build_object('kind', 'row', 'job', new.id)::text);
+  end if;
   return null;
 exception when others then
   -- The writer's update matters more than our notice: the service finds the row on its slow cycle.
@@ -173,7 +200,7 @@ begin
     raise exception 'jobprogress.item: status is "%", must be queued, in_progress, succeeded or failed', status
       using errcode = 'invalid_parameter_value';
   end if;
-  if current_setting('jobprogress.notify', true) = 'off' then
+  if current_setting('jobprogress.notify', true) = 'off' or jobprogress.unwatched(1785684593, job_id) then
     return;
   end if;
 
@@ -218,7 +245,19 @@ declare
   snapshot   text;
   callers    text[];
   caller     text;
+  gate       text     := coalesce(nullif(current_setting('jobprogress.gate', true), ''), 'on');
+  watched    text;
 begin
+  if gate not in ('on', 'off') then
+    raise exception 'jobprogress: jobprogress.gate is "%", must be on or off', gate;
+  end if;
+  if gate = 'on' and not (
+    has_function_privilege('public', 'pg_catalog.pg_try_advisory_lock(integer, integer)', 'execute')
+    and has_function_privilege('public', 'pg_catalog.pg_advisory_unlock(integer, integer)', 'execute')
+  ) then
+    raise exception 'jobprogress: not everybody who writes may call pg_try_advisory_lock and pg_advisory_unlock (integer, integer)'
+      using hint = 'The triggers ask with them who watches: grant execute on both to public, or install with the gate off.';
+  end if;
   if job_table is null then
     raise exception 'jobprogress: table "%" does not exist', table_name
       using hint = 'Name the job table: set jobprogress.job_table = ''schema.table'', or jobprogress install --table.';
@@ -277,7 +316,7 @@ begin
         job.account_id::text,
         job.type::text,
         left(job.status::text, 64),
-        jobprogress.counts(job.progress)::text,
+        jobprogress.counts(job.progress),
         jobprogress.cut(job.error, 1000),
         jobprogress.moment(job.created_at),
         jobprogress.moment(job.started_at),
@@ -318,31 +357,37 @@ begin
     execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
   end loop;
 
-  -- WHEN is asked at the update itself, before anything is queued: an update of other columns costs this comparison.
+  if gate = 'off' then
+    create or replace function jobprogress.unwatched(class integer, job_id uuid)
+    returns boolean
+    language sql volatile
+    as 'select false';
+  end if;
+
+  -- What unwatched asks is asked in WHEN, at the update itself, before anything is read, compared, queued or built; and in
+  -- as few words as can be, for they are parsed anew for each statement. By the old id: a job that gets another one is
+  -- watched under that, if at all.
+  watched := case gate
+    when 'on' then 'not case when pg_catalog.pg_try_advisory_lock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15))
+      then pg_catalog.pg_advisory_unlock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15)) else false end'
+    else 'true'
+  end;
+
   execute format($create$
     create or replace trigger jobprogress_update
     after update on %s
     for each row
-    when (
-      (
-        old.status is distinct from new.status
-        or old.progress is distinct from new.progress
-        or old.error is distinct from new.error
-        or old.account_id is distinct from new.account_id
-        or old.id is distinct from new.id
-      )
-      and current_setting('jobprogress.notify', true) is distinct from 'off'
-    )
+    when (%s)
     execute function jobprogress.notify_job()
-  $create$, job_table);
+  $create$, job_table, watched);
 
   execute format($create$
     create or replace trigger jobprogress_delete
     after delete on %s
     for each row
-    when (current_setting('jobprogress.notify', true) is distinct from 'off')
+    when (%s)
     execute function jobprogress.notify_job()
-  $create$, job_table);
+  $create$, job_table, watched);
 end $install$;
 
 comment on function jobprogress.snapshot(uuid[]) is

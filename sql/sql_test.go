@@ -41,7 +41,15 @@ func listen(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	conn := session(t, url)
 	exec(t, conn, `listen jobprogress`)
+	watchAll(t, conn)
 	return conn
+}
+
+// watchAll has everything notified.
+func watchAll(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, `select pg_advisory_lock_shared(class, bucket) from generate_series(0, 255) as bucket, unnest($1::int[]) as class`,
+		[]store.Class{store.RowLocks, store.ItemLocks})
 }
 
 func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
@@ -210,11 +218,109 @@ func TestOddMomentsAndChangedIDs(t *testing.T) {
 	}
 	renamed := uuid.NewString()
 	exec(t, writer, `update job set id = $1`, renamed)
-	if n := next(t, listener); n.Kind != job.KindState || n.Job != job.ID(renamed) {
-		t.Errorf("notice %+v of the new id", n)
+	for _, want := range []job.ID{id, job.ID(renamed)} {
+		if n := next(t, listener); n.Kind != job.KindRow || n.Job != want {
+			t.Errorf("notice %+v, want to be told to look at %s", n, want)
+		}
 	}
-	if n := next(t, listener); n.Kind != job.KindRow || n.Job != id {
-		t.Errorf("notice %+v of the old id", n)
+}
+
+func TestNothingIsNotifiedThatNobodyWatches(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listener, server, writer := session(t, url), session(t, url), session(t, url)
+	exec(t, listener, `listen jobprogress`)
+	a, b := insert(t, writer), insert(t, writer)
+	for a.Bucket() == b.Bucket() {
+		b = insert(t, writer)
+	}
+	change := func() {
+		t.Helper()
+		exec(t, writer, `update job set progress = jsonb_build_object('total', coalesce((progress ->> 'total')::int, 0) + 1)`)
+		exec(t, writer, `select jobprogress.item(id, 's', 'song', 'queued') from job`)
+	}
+	change()
+	silent(t, listener, writer)
+	var bucketA job.Buckets
+	bucketA[a.Bucket()] = true
+	hold := func(class store.Class) {
+		t.Helper()
+		if held, err := store.TryLocks(t.Context(), server, class, bucketA); held != bucketA || err != nil {
+			t.Fatalf("%d held, %v", held.Len(), err)
+		}
+	}
+	hold(store.RowLocks)
+	change()
+	if n := next(t, listener); n.Kind != job.KindState || n.Job != a {
+		t.Errorf("notice %+v, want the state of the job that is watched", n)
+	}
+	silent(t, listener, writer)
+	hold(store.ItemLocks)
+	if err := store.Unlock(t.Context(), server, store.RowLocks, bucketA); err != nil {
+		t.Fatal(err)
+	}
+	change()
+	if n := next(t, listener); n.Kind != job.KindItem || n.Job != a {
+		t.Errorf("notice %+v, want the item of the job that is watched", n)
+	}
+	silent(t, listener, writer)
+}
+
+// Who writes keeps no lock that would keep a server from its own, or that another writer would take for a server's.
+func TestWritersHoldNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listener, first, second := session(t, url), session(t, url), session(t, url)
+	exec(t, listener, `listen jobprogress`)
+	exec(t, first, `insert into job (id, account_id, type) values ('00000000-0000-4000-8000-000000000107', $1, 'matching'), ('00000000-0000-4000-8000-000000000207', $1, 'matching')`, ada)
+	exec(t, first, `begin; update job set status = 'running' where id = '00000000-0000-4000-8000-000000000107'; select jobprogress.item('00000000-0000-4000-8000-000000000107', 's', 'song', 'queued')`)
+	exec(t, second, `update job set status = 'running' where id = '00000000-0000-4000-8000-000000000207'`)
+	exec(t, second, `select jobprogress.item('00000000-0000-4000-8000-000000000207', 's', 'song', 'queued')`)
+	silent(t, listener, second)
+	var held int
+	err := second.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory'
+		and database = (select oid from pg_database where datname = current_database())`).Scan(&held)
+	if err != nil || held != 0 {
+		t.Errorf("%d advisory locks, %v", held, err)
+	}
+}
+
+func TestWithTheGateOffEverythingIsNotified(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listener, writer := session(t, url), session(t, url)
+	exec(t, listener, `listen jobprogress`)
+	id := insert(t, writer)
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job", Ungated: true}); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, writer, `update job set status = 'running'`)
+	exec(t, writer, `select jobprogress.item($1, 's', 'song', 'queued')`, id)
+	exec(t, writer, `delete from job`)
+	for _, want := range []job.Kind{job.KindState, job.KindItem, job.KindRow} {
+		if n := next(t, listener); n.Kind != want || n.Job != id {
+			t.Errorf("notice %+v, want kind %s", n, want)
+		}
+	}
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	id = insert(t, writer)
+	exec(t, writer, `update job set status = 'running'`)
+	exec(t, writer, `select jobprogress.item($1, 's', 'song', 'queued')`, id)
+	silent(t, listener, writer)
+}
+
+func TestInstallNamesARevokedLockFunction(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	exec(t, session(t, url), `revoke execute on function pg_try_advisory_lock(integer, integer) from public`)
+	err := store.Install(t.Context(), url, store.Installation{Table: "job"})
+	if err == nil || !strings.Contains(err.Error(), "pg_try_advisory_lock") || !strings.Contains(err.Error(), "gate off") {
+		t.Errorf("error %v", err)
+	}
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job", Ungated: true}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -332,6 +438,7 @@ func TestFaultInTheTriggerIsAWarningAndTheUpdateCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer writer.Close(context.Background())
+	watchAll(t, session(t, url))
 	id := insert(t, writer)
 	exec(t, writer, `drop function jobprogress.counts(jsonb) cascade; drop function jobprogress.cut(text, integer) cascade`)
 	exec(t, writer, `update job set status = 'running' where id = $1`, id)
@@ -437,13 +544,12 @@ func TestFilesRunAsTheyAre(t *testing.T) {
 func TestWithoutItsKeyNothingBreaks(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	conn, other := session(t, url), session(t, url)
+	conn, other := listen(t, url), session(t, url)
 	exec(t, conn, `delete from jobprogress.secret`)
-	exec(t, conn, `listen jobprogress`)
 	id := insert(t, other)
 	exec(t, other, `update job set progress = '{"total": 9, "done": 4}'`)
 	exec(t, other, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
-	for _, want := range []string{`"done": 4`, `"s1"`} {
+	for _, want := range []string{`"done":4`, `"s1"`} {
 		n, err := conn.WaitForNotification(t.Context())
 		if err != nil || !strings.Contains(n.Payload, want) || strings.Contains(n.Payload, "seal") {
 			t.Errorf("notified %v, %v", n, err)

@@ -152,6 +152,26 @@ func TestInstallPrintsWhatItRuns(t *testing.T) {
 	}
 }
 
+func TestInstallWithTheGateOff(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	db := pgtest.Pool(t, url)
+	for gate, want := range map[string]bool{"on": true, "off": false, "": true} {
+		env := map[string]string{"JOBPROGRESS_GATE": gate}
+		if _, err := output(t, func(name string) string { return env[name] }, "install", "--database-url", url); err != nil {
+			t.Fatal(err)
+		}
+		var asks bool
+		err := db.QueryRow(t.Context(), `select bool_and(pg_get_triggerdef(oid) like '%advisory%') from pg_trigger where tgrelid = 'job'::regclass and not tgisinternal`).Scan(&asks)
+		if err != nil || asks != want {
+			t.Errorf("gate %q: triggers ask who watches: %v, %v", gate, asks, err)
+		}
+	}
+	if _, err := output(t, noEnv, "install", "--database-url", url, "--gate", "maybe"); err == nil || !strings.Contains(err.Error(), "--gate") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestSimulateAndWatch(t *testing.T) {
 	t.Parallel()
 	s := serveForTest(t, pgtest.New(t))

@@ -13,11 +13,12 @@ type installCommand struct {
 	table
 	ServiceRole string `env:"JOBPROGRESS_SERVICE_ROLE" placeholder:"ROLE" help:"Role that serve connects as: may read the published state of jobs."`
 	WorkerRole  string `env:"JOBPROGRESS_WORKER_ROLE" placeholder:"ROLE" help:"Role that workers connect as: may call jobprogress.item."`
+	Gate        string `env:"JOBPROGRESS_GATE" default:"on" enum:"on,off" help:"off has every change notified, also of jobs that nobody watches: for listeners of your own. Commits that notify wait for one another, so this costs writers most of their speed where many write at once; README.md has figures."`
 	Print       bool   `help:"Print the SQL instead of running it."`
 }
 
 func (c *installCommand) run(ctx context.Context, stdout, _ io.Writer) error {
-	installation := store.Installation{Table: c.Table, ServiceRole: c.ServiceRole, WorkerRole: c.WorkerRole}
+	installation := store.Installation{Table: c.Table, ServiceRole: c.ServiceRole, WorkerRole: c.WorkerRole, Ungated: c.Gate == "off"}
 	if c.Print {
 		_, err := io.WriteString(stdout, installation.SQL())
 		return err

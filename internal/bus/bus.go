@@ -1,6 +1,7 @@
 // Package bus is the PostgreSQL end of the flow. It listens, decodes what is notified and hands it to the hub; it
-// proves to itself that it hears; and it reads the rows that the hub asks for. Everything that repairs is that one
-// read: a first watcher, a new LISTEN, the slow backstop.
+// proves to itself that it hears; it keeps the database from notifying what nobody watches; and it reads the rows that
+// the hub asks for. Everything that repairs is that one read: a first watcher, a new LISTEN, the slow backstop, the
+// short cycle of what changes too fast to be told.
 package bus
 
 import (
@@ -48,8 +49,14 @@ type Bus struct {
 	echo      chan struct{}          // holds a token when that came back
 	sealKey   atomic.Pointer[[]byte] // of the notices; empty until it is read
 
+	orders    chan order  // for the session that listens
+	unsettled atomic.Bool // some of what is watched is not told, or not all of it
+	load      load
+	cost      cost // the reader's
+
 	mu      sync.Mutex
 	session net.Conn // the one that listens, or nil
+	waiting bool     // it does nothing else
 	attempt int      // to listen; the present session's
 	proven  bool     // the present session hears
 	trouble string   // what was said last of why it does not
@@ -73,6 +80,7 @@ func New(c Config) *Bus {
 		unread:    rate.Sometimes{Interval: time.Minute},
 		listening: make(chan struct{}, 1),
 		echo:      make(chan struct{}, 1),
+		orders:    make(chan order, 1),
 	}
 	b.sealKey.Store(new([]byte))
 	return b

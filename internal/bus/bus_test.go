@@ -46,10 +46,29 @@ func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
 	}
 }
 
+// all are all buckets.
+var all = func() (b job.Buckets) {
+	for i := range b {
+		b[i] = true
+	}
+	return b
+}()
+
+// watchAll has every change notified, as a server whose viewers watch all jobs does.
+func watchAll(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	for _, class := range []store.Class{store.RowLocks, store.ItemLocks} {
+		if held, err := store.TryLocks(t.Context(), conn, class, all); err != nil || held != all {
+			t.Fatalf("%d locks held, %v", held.Len(), err)
+		}
+	}
+}
+
 // running is a bus that runs for as long as the test.
 type running struct {
 	t        *testing.T
 	hub      *hub.Hub
+	bus      *bus.Bus
 	registry *prometheus.Registry
 	admin    *pgx.Conn
 	log      lines
@@ -89,6 +108,7 @@ func startWith(t *testing.T, url string, change func(*bus.Config)) *running {
 	}
 	change(&config)
 	b := bus.New(config)
+	r.bus = b
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -2,33 +2,152 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgxlisten"
 
-	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
 	"jobprogress/internal/store"
 )
 
+// session is the one connection that listens. It also holds the locks that have what is watched notified: so with
+// either, the other is lost. All of it is done by one goroutine.
+type session struct {
+	*Bus
+	conn *pgx.Conn
+	gate gate
+}
+
+// closeTimeout bounds the farewell to a session.
+const closeTimeout = time.Second
+
 // listen keeps one session listening until ctx ends.
 func (b *Bus) listen(ctx context.Context) {
-	l := pgxlisten.Listener{
-		Connect:        b.connect,
-		ReconnectDelay: -1, // connect waits
-		LogError: func(ctx context.Context, err error) {
-			b.mu.Lock()
-			b.session = nil
-			b.mu.Unlock()
-			if ctx.Err() == nil {
-				b.degraded(err)
-			}
-		},
+	for ctx.Err() == nil {
+		err := b.listenOnce(ctx)
+		b.mu.Lock()
+		b.session, b.waiting = nil, false
+		b.mu.Unlock()
+		if ctx.Err() == nil {
+			b.degraded(err)
+		}
 	}
-	l.Handle(Channel, handler{b})
-	l.Listen(ctx) // its only error is that ctx has ended
+}
+
+// listenOnce listens over one session until that fails or ctx ends.
+func (b *Bus) listenOnce(ctx context.Context) error {
+	conn, err := b.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		conn.Close(ctx)
+	}()
+	if _, err := conn.Exec(ctx, "listen "+Channel); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	// From here on nothing is missed, and what came before is unknown.
+	b.load.reset()
+	b.Store.Reset() // rows are to be read from the server that we listen to now
+	b.Hub.Relisten()
+	b.wakeProbe()
+	defer context.AfterFunc(ctx, b.interrupt)()
+	s := &session{Bus: b, conn: conn, gate: gate{earlier: make(map[byte]job.Visibility)}}
+	s.observe()
+	for {
+		if err := s.next(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// next does what is ordered, or else waits for a notification and takes it in.
+func (s *session) next(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case o := <-s.orders:
+		defer close(o.done)
+		return o.do(s, ctx)
+	default:
+	}
+	n, err := s.await(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("wait for notifications: %w", err)
+	case n == nil:
+		return nil // something is ordered, or ctx has ended
+	}
+	return s.hear(ctx, n)
+}
+
+// await waits for a notification, or returns nil when it is interrupted. The wait itself does without ctx, which would
+// cost each notification a goroutine.
+func (s *session) await(ctx context.Context) (*pgconn.Notification, error) {
+	s.mu.Lock()
+	s.waiting = len(s.orders) == 0 && ctx.Err() == nil // else the interrupt has been
+	s.mu.Unlock()
+	if !s.waiting {
+		return nil, nil
+	}
+	n, err := s.conn.WaitForNotification(context.Background())
+	s.mu.Lock()
+	s.waiting = false
+	s.mu.Unlock()
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return nil, s.conn.PgConn().Conn().SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// interrupt ends the wait for a notification, if there is one.
+func (b *Bus) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting {
+		b.session.SetReadDeadline(time.Unix(0, 0)) // an error of it is the reader's, too
+	}
+}
+
+// order is something to be done by the goroutine of the session.
+type order struct {
+	do   func(*session, context.Context) error // an error ends the session
+	done chan struct{}
+}
+
+// orderTimeout is how long whoever orders something waits: a viewer waits, too.
+const orderTimeout = 150 * time.Millisecond
+
+// order has something done by the session between two notifications, and waits for that, a moment at most. It is done
+// later then, by this session or the next one.
+func (b *Bus) order(ctx context.Context, do func(*session, context.Context) error) {
+	o := order{do, make(chan struct{})}
+	select {
+	case b.orders <- o:
+	default:
+		return // what was ordered before hangs
+	}
+	b.interrupt()
+	b.mu.Lock()
+	away := b.session == nil
+	b.mu.Unlock()
+	if away {
+		return
+	}
+	timer := time.NewTimer(orderTimeout)
+	defer timer.Stop()
+	select {
+	case <-o.done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // connect opens the session, at once the first time and after a growing, jittered wait from then on.
@@ -66,62 +185,12 @@ func (b *Bus) cut() {
 	}
 }
 
-// Why a notice is not believed.
-const (
-	malformed = "malformed" // it says nothing sensible
-	unsealed  = "unsealed"  // it does not come from our functions: forged, or they have another key by now
-)
-
-// handler is called by the listener's goroutine, which must never wait for anybody.
-type handler struct{ *Bus }
-
-// HandleBacklog is called when LISTEN has committed: from here on nothing is missed, and what came before is unknown.
-func (b handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
-	b.Store.Reset() // rows are to be read from the server that we listen to now
-	b.Hub.Relisten()
-	b.wakeProbe()
-	return nil
-}
-
 // wakeProbe has a probe sent now.
-func (b handler) wakeProbe() {
+func (b *Bus) wakeProbe() {
 	select {
 	case b.listening <- struct{}{}:
 	default:
 	}
-}
-
-// HandleNotification takes what was notified to the topics: this notice and all that came with it.
-//
-// A transaction that updates a job more than once notifies every state, and only the last is ever committed. They are
-// sent together, but may arrive in pieces. So the server is asked for an answer first: it comes after all that was
-// being sent.
-func (b handler) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
-	if err := conn.Ping(ctx); err != nil {
-		conn.Close(ctx) // what this call was given is lost, so a new LISTEN is to have everything read
-		return fmt.Errorf("wait for the rest: %w", err)
-	}
-	notices := make([]job.Notice, 0, 16)
-	for ; n != nil; n = waiting(conn) {
-		if notice, ok := b.parse(n); ok {
-			notices = append(notices, notice)
-		}
-	}
-	last := make(map[job.ID]int) // what was said last of each row
-	for i, notice := range notices {
-		if notice.Kind != job.KindItem {
-			last[notice.Job] = i
-		}
-	}
-	for i, notice := range notices {
-		if notice.Kind != job.KindItem && last[notice.Job] != i {
-			continue // overtaken, and perhaps never committed
-		}
-		if reason := b.Hub.Apply(notice); reason != hub.Applied {
-			b.metrics.ignored.WithLabelValues(reason).Inc()
-		}
-	}
-	return nil
 }
 
 // done is a context that has ended.
@@ -138,39 +207,4 @@ func waiting(conn *pgx.Conn) *pgconn.Notification {
 		return nil
 	}
 	return n
-}
-
-// parse decodes a notice about a job. Anybody may notify, so nothing in it is believed without a seal but that it is
-// worth looking at the row. A probe is for us.
-func (b handler) parse(n *pgconn.Notification) (job.Notice, bool) {
-	notice, err := job.ParseNotice(n.Payload)
-	if err != nil {
-		b.metrics.ignored.WithLabelValues(malformed).Inc()
-		b.garbage.Do(func() {
-			b.Log.Warn("malformed notice ignored", "error", err, "payload", fmt.Sprintf("%.200q", n.Payload), "backend", n.PID)
-		})
-		return notice, false
-	}
-	b.metrics.received.WithLabelValues(string(notice.Kind)).Inc()
-	switch notice.Kind {
-	case job.KindProbe:
-		if expected := b.expected.Load(); expected != nil && *expected == notice.Probe { // else another server's
-			select {
-			case b.echo <- struct{}{}:
-			default:
-			}
-		}
-		return notice, false
-	case job.KindState, job.KindItem:
-		if sealed(*b.sealKey.Load(), n) {
-			return notice, true
-		}
-		b.metrics.ignored.WithLabelValues(unsealed).Inc()
-		b.strange.Do(func() {
-			b.Log.Warn("notice is not sealed with the key of this database, so its row is read instead", "job", notice.Job, "backend", n.PID)
-			b.wakeProbe() // which reads the key: there may be a new one
-		})
-		return job.Notice{Kind: job.KindRow, Job: notice.Job}, true
-	}
-	return notice, true
 }

@@ -275,7 +275,7 @@ func TestForgedNoticesAreNotBelieved(t *testing.T) {
 
 	seen := w.Changes(hub.Cursor{}).Cursor
 	forged := append(genuine, // heard, and sent again
-		strings.Replace(genuine[0], `"done" : 1`, `"done" : 7`, 1),
+		strings.Replace(genuine[0], `"done":1`, `"done":7`, 1),
 		`{"kind":"state","job":"`+string(id)+`","xid":"18446744073709551615","account":"`+ada+`","status":"completed"}`,
 		`{"kind":"item","job":"`+string(id)+`","item":{"itemId":"s2","itemKind":"song","status":"failed"}}`,
 		`{"seal":"","kind":"item","job":"`+string(id)+`","item":{"itemId":"s3","itemKind":"song","status":"failed"}}`,

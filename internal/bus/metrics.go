@@ -13,6 +13,9 @@ type metrics struct {
 	reconnects, readsFailed prometheus.Counter
 	reads, roundTrip        prometheus.Histogram
 	queueUsage              prometheus.Gauge
+	armed, busy             prometheus.Gauge
+	toArmed, toBusy, cycles prometheus.Counter
+	cycle                   prometheus.Gauge
 }
 
 // seconds are the buckets for what goes to the database and back: 0.25 ms to 8 s.
@@ -36,7 +39,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 		}, []string{"kind"}),
 		ignored: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_notices_ignored_total",
-			Help: "Notices not taken as they were, by reason: malformed, unsealed (not from our functions: the row is read), unwatched, or stale (the row had been read already).",
+			Help: "Notices not taken as they were, by reason: malformed, unsealed (not from our functions: the row is read), partial (its transaction is older than our lock: the row is read), disarmed (busy: rows are read on the cycle), unwatched, or stale (the row had been read already).",
 		}, []string{"reason"}),
 		reconnects: make.NewCounter(prometheus.CounterOpts{
 			Name: "jobprogress_bus_reconnects_total",
@@ -61,11 +64,29 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 			Help: "How full the database's queue of notifications is, 0 to 1, when the last probe was sent. At 1, transactions that notify fail.",
 		}),
 	}
+	buckets := make.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jobprogress_buckets",
+		Help: "Buckets of watched jobs, of 256, by mode: armed (changes are notified) or busy (rows are read on the cycle, because changes come too fast).",
+	}, []string{"mode"})
+	m.armed, m.busy = buckets.WithLabelValues("armed"), buckets.WithLabelValues("busy")
+	switches := make.NewCounterVec(prometheus.CounterOpts{
+		Name: "jobprogress_bucket_switches_total",
+		Help: "How often a bucket became armed or busy.",
+	}, []string{"to"})
+	m.toArmed, m.toBusy = switches.WithLabelValues("armed"), switches.WithLabelValues("busy")
+	m.cycles = make.NewCounter(prometheus.CounterOpts{
+		Name: "jobprogress_cycles_total",
+		Help: "Cycles in which the jobs of busy buckets were read.",
+	})
+	m.cycle = make.NewGauge(prometheus.GaugeOpts{
+		Name: "jobprogress_cycle_seconds",
+		Help: "Time between cycles.",
+	})
 	// A series that starts at 0 has a rate from the start.
 	for _, kind := range []job.Kind{job.KindState, job.KindRow, job.KindItem, job.KindProbe} {
 		m.received.WithLabelValues(string(kind))
 	}
-	for _, reason := range []string{malformed, unsealed, hub.Unwatched, hub.Stale} {
+	for _, reason := range []string{malformed, unsealed, partial, hub.Disarmed, hub.Unwatched, hub.Stale} {
 		m.ignored.WithLabelValues(reason)
 	}
 	return m

@@ -17,18 +17,29 @@ const (
 )
 
 // read reads what the hub wants, one statement after another: a later one sees all that an earlier one saw, which is
-// what the hub relies on. The backstop makes the hub want everything.
+// what the hub relies on. The backstop makes the hub want everything, and the cycle what is not told.
 func (b *Bus) read(ctx context.Context) {
-	backstop := time.NewTimer(jitter(b.BackstopInterval))
+	backstop, cycle := time.NewTimer(jitter(b.BackstopInterval)), time.NewTimer(leastCycle)
 	defer backstop.Stop()
+	defer cycle.Stop()
 	for {
+		due := false // a cycle is
 		select {
 		case <-ctx.Done():
 			return
 		case <-backstop.C:
 			b.Hub.Sweep()
+			b.order(ctx, (*session).release)
 			backstop.Reset(jitter(b.BackstopInterval))
+		case <-cycle.C:
+			due = true
 		case <-b.Hub.Wanted():
+		}
+		if b.Hub.Unarmed() || due && b.unsettled.Load() {
+			b.order(ctx, (*session).tend) // before the read, so that nothing changes unnoticed after it
+		}
+		if due {
+			cycle.Reset(b.poll())
 		}
 		b.readSome(ctx)
 	}
@@ -44,7 +55,8 @@ func (b *Bus) readSome(ctx context.Context) {
 	defer cancel()
 	start := time.Now()
 	snapshots, err := b.Store.Snapshot(reading, ids)
-	b.metrics.reads.Observe(time.Since(start).Seconds())
+	took := time.Since(start)
+	b.metrics.reads.Observe(took.Seconds())
 	if err != nil {
 		b.Hub.Fail(ids, err)
 		if ctx.Err() == nil {
@@ -54,5 +66,8 @@ func (b *Bus) readSome(ctx context.Context) {
 		}
 		return
 	}
-	b.Hub.Settle(epoch, snapshots)
+	b.cost.observe(len(ids), took)
+	for _, id := range b.Hub.Settle(epoch, snapshots) {
+		b.load.changed[id.Bucket()].Add(1)
+	}
 }

@@ -110,6 +110,7 @@ func newAPI(authenticator Authenticator) *API {
 	registry := prometheus.NewRegistry()
 	h := hub.New(registry)
 	h.Relisten()
+	h.Arm(job.Buckets{0: true}) // someJob is in it
 	h.SetLive(true)
 	return New(Config{
 		Hub: h, Auth: authenticator,

@@ -12,6 +12,7 @@ const (
 	Applied   = ""
 	Unwatched = "unwatched" // nobody watches the job
 	Stale     = "stale"     // the row was read after the notice's transaction had committed
+	Disarmed  = "disarmed"  // the job's bucket is: nothing shows but what is read
 )
 
 // Apply takes a notice about a job into its topic and says what became of it. Notices come in the order in which
@@ -19,9 +20,13 @@ const (
 func (h *Hub) Apply(n job.Notice) string {
 	h.mu.Lock()
 	t := h.topics[n.Job]
+	armed := h.gate.armed[n.Job.Bucket()] != 0
 	h.mu.Unlock()
-	if t == nil {
+	switch {
+	case t == nil:
 		return Unwatched
+	case !armed && n.Kind != job.KindItem:
+		return Disarmed
 	}
 	switch n.Kind {
 	case job.KindItem:
@@ -45,11 +50,12 @@ func (h *Hub) reread(t *topic) {
 }
 
 // Relisten begins a new epoch: a new LISTEN has committed, and what was notified before it is lost. Transaction ids
-// are forgotten, they may be another server's, and every topic is to be read.
+// are forgotten, they may be another server's; no bucket is armed; and every topic is to be read.
 func (h *Hub) Relisten() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.epoch++
+	clear(h.gate.armed[:])
 	for _, t := range h.topics {
 		t.unsettle()
 		h.want(t)
@@ -74,36 +80,47 @@ func (h *Hub) Take(limit int) (ids []job.ID, epoch uint64) {
 			delete(h.urgent, id)
 			delete(h.wanted, id)
 			t.reading, t.awaited, t.begun = append(t.reading, t.awaited...), nil, true
+			t.armed = h.gate.armed[id.Bucket()]
 			t.readBegins()
 		}
 	}
 	return ids, h.epoch
 }
 
-// Settle takes in what a read begun after Take has seen. Reads follow one another, so each sees all that the one before
-// it saw.
-func (h *Hub) Settle(epoch uint64, snapshots []job.Snapshot) {
+// Settle takes in what a read begun after Take has seen, and returns the jobs of which it showed something new. Reads
+// follow one another, so each sees all that the one before it saw.
+func (h *Hub) Settle(epoch uint64, snapshots []job.Snapshot) (changed []job.ID) {
 	for _, s := range snapshots {
-		h.settle(epoch, s)
+		if h.settle(epoch, s) {
+			changed = append(changed, s.ID)
+		}
 	}
+	return changed
 }
 
-func (h *Hub) settle(epoch uint64, s job.Snapshot) {
+func (h *Hub) settle(epoch uint64, s job.Snapshot) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[s.ID]
 	if t == nil || !t.begun {
-		return // the read was of a topic before this one
+		return false // the read was of a topic before this one
 	}
 	t.begun = false
-	if epoch != h.epoch || t.applySnapshot(s) {
+	armed := h.gate.armed[s.ID.Bucket()]
+	if epoch != h.epoch || armed != t.armed { // the read proves nothing of what came after it began
 		h.retry(t)
-		return
+		return false
+	}
+	changed, again := t.applySnapshot(s, armed != 0)
+	if again {
+		h.retry(t)
+		return false
 	}
 	if !s.Found {
 		h.forget(t) // if the job comes to be, that is a new topic
 	}
 	t.answer(nil)
+	return changed
 }
 
 // Fail says that the jobs could not be read. Those who wait for one are told so; those who watch one keep what they

@@ -12,7 +12,7 @@ import (
 
 // position is where a topic stands in the order of commits.
 type position struct {
-	settled bool           // the row was read since the LISTEN, and every change since was told
+	settled bool           // the row was read while its bucket was armed, and every change since was told
 	visible job.Visibility // of the last snapshot taken in
 	newest  uint64         // xid of the last notice taken in since the last read began; 0 is none
 	pending *job.Notice    // the newest that came while the topic was not settled
@@ -71,15 +71,16 @@ func (t *topic) applyState(n job.Notice) (stale bool) {
 	return false
 }
 
-// applySnapshot shows the row as it was read unless the topic is ahead of it. It asks for another read when this one
-// was too early to tell.
-func (t *topic) applySnapshot(s job.Snapshot) (reread bool) {
+// applySnapshot shows the row as it was read unless the topic is ahead of it, and tells whether that is something new.
+// With armed, every change since will have been told. It asks for another read when this one was too early to tell.
+func (t *topic) applySnapshot(s job.Snapshot, armed bool) (changed, again bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	before := t.version
 	ahead := t.ahead(s)
 	switch {
 	case !s.Found && ahead:
-		return true // a later transaction has updated a row that this read saw none of
+		return false, true // a later transaction has updated a row that this read saw none of
 	case !s.Found:
 		t.vanish()
 	case !ahead:
@@ -87,8 +88,8 @@ func (t *topic) applySnapshot(s job.Snapshot) (reread bool) {
 	case t.pending != nil:
 		t.show(t.pending.State, t.pending.At)
 	}
-	t.position = position{settled: true, visible: s.Visible, newest: t.newest}
-	return false
+	t.position = position{settled: armed, visible: s.Visible, newest: t.newest}
+	return t.version != before, false
 }
 
 // vanish tells the watchers, if there are any, that the row is gone. The caller holds mu.

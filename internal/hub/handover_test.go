@@ -70,7 +70,7 @@ func TestNewListenForgetsTransactionsAndReadsAgain(t *testing.T) {
 	w := watch(t, h, row(running(5), 1000))
 	h.Sweep()
 	_, before := h.Take(10)
-	h.Relisten()
+	relisten(h)
 
 	// A read that began before the LISTEN may miss what was committed before it and notified to nobody.
 	h.Settle(before, []job.Snapshot{row(running(4), 1000)})

@@ -35,8 +35,9 @@ type Hub struct {
 	urgent  map[job.ID]*topic // those of them that somebody waits for
 	wake    chan struct{}     // holds a token while wanted is not empty
 	epoch   uint64            // counts the LISTENs; a read that began in an earlier one proves nothing
-	live    bool              // the bus has proven that it hears
-	changed chan struct{}     // closed when live changes
+	gate    gate
+	live    bool          // the bus has proven that it hears
+	changed chan struct{} // closed when live changes
 }
 
 // New makes an empty hub that registers its metrics with reg.
@@ -82,6 +83,7 @@ func (h *Hub) join(id job.ID) (w *Watcher, r *read, begun bool) {
 	if t == nil {
 		t = newTopic(id, h.metrics.encoded)
 		h.topics[id] = t
+		h.gate.jobs[id.Bucket()]++
 	}
 	t.watchers++
 	w = &Watcher{hub: h, topic: t}
@@ -111,6 +113,7 @@ func (h *Hub) leave(t *topic) {
 func (h *Hub) forget(t *topic) {
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
+		h.gate.jobs[t.id.Bucket()]--
 		delete(h.wanted, t.id)
 		delete(h.urgent, t.id)
 	}

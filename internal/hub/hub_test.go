@@ -23,6 +23,8 @@ const (
 	owner = "11111111-0000-4000-8000-000000000000"
 )
 
+var bucketA = job.Buckets{0: true} // jobA is in it
+
 // running is a state with some progress.
 func running(done int64) job.State {
 	return job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: done, Total: 10}}
@@ -45,12 +47,18 @@ func itemNotice(id, status string) job.Notice {
 	return job.Notice{Kind: job.KindItem, Job: jobA, Item: job.Item{ItemID: id, ItemKind: "song", Status: status}}
 }
 
-// liveHub is a hub that hears.
+// liveHub is a hub that hears everything of jobA.
 func liveHub() *Hub {
 	h := New(prometheus.NewRegistry())
-	h.Relisten()
+	relisten(h)
 	h.SetLive(true)
 	return h
+}
+
+// relisten has a new LISTEN, and the gate armed.
+func relisten(h *Hub) {
+	h.Relisten()
+	h.Arm(bucketA)
 }
 
 // watch watches jobA, whose row is as s says. The watcher goes with the test.
@@ -313,7 +321,7 @@ func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
 func TestThoseWhoWaitAreReadFirst(t *testing.T) {
 	h := liveHub()
 	for i := range 100 {
-		w, _, _ := h.join(job.ID(fmt.Sprint("job ", i)))
+		w, _, _ := h.join(job.ID(fmt.Sprintf("bbbbbbbb-0000-4000-8000-%012d", i)))
 		defer w.Close()
 	}
 	h.Take(100)

@@ -23,6 +23,7 @@ type topic struct {
 	awaited   []*read   // that have not begun
 	reading   []*read   // that have
 	begun     bool      // a read was handed out and is not settled
+	armed     uint64    // what the bucket's was when that was
 
 	mu      sync.Mutex
 	version uint64

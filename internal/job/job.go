@@ -4,6 +4,7 @@ package job
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,41 @@ func ParseID(s string) (ID, error) {
 		return "", fmt.Errorf("job id %q is not a UUID", s)
 	}
 	return ID(id.String()), nil
+}
+
+// Buckets is a set of buckets; it has a place for each there is.
+type Buckets [256]bool
+
+// Len is how many are in the set.
+func (b Buckets) Len() (n int) {
+	for _, in := range b {
+		if in {
+			n++
+		}
+	}
+	return n
+}
+
+// Without is the set of those that are not in c.
+func (b Buckets) Without(c Buckets) Buckets {
+	for i := range b {
+		b[i] = b[i] && !c[i]
+	}
+	return b
+}
+
+// Union is the set of those that are in either.
+func (b Buckets) Union(c Buckets) Buckets {
+	for i := range b {
+		b[i] = b[i] || c[i]
+	}
+	return b
+}
+
+// Bucket is the one that the job is in: the last byte of its UUID, by which the database locks, too.
+func (id ID) Bucket() byte {
+	last, _ := strconv.ParseUint(string(id[34:]), 16, 8) // it is hexadecimal
+	return byte(last)
 }
 
 // Status is the status column as text. An application may have more of them than are named here; only Completed and

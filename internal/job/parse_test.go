@@ -140,3 +140,42 @@ func TestVisibility(t *testing.T) {
 		}
 	}
 }
+
+func TestBucketIsTheLastByte(t *testing.T) {
+	for id, want := range map[ID]byte{
+		"00000000-0000-4000-8000-000000000000": 0,
+		"ffffffff-ffff-4fff-8fff-ffffffffff0a": 10,
+		"00000000-0000-4000-8000-0000000000ff": 255,
+	} {
+		if got := id.Bucket(); got != want {
+			t.Errorf("%s is in bucket %d, want %d", id, got, want)
+		}
+	}
+}
+
+func TestWhatWasSeenBelow(t *testing.T) {
+	visible := func(s string) Visibility {
+		v, err := ParseVisibility(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, tt := range []struct {
+		before, after string
+		same, all     bool // after: nothing has ended since, all has ended
+	}{
+		{"10:10:", "10:10:", true, false}, // 10 to 19 had begun, and none ended
+		{"10:10:", "10:13:10,11", false, false},
+		{"10:30:10,25", "10:40:10,25,35", true, false}, // what ended after 20 is nothing to us
+		{"10:30:10,12", "12:30:12", false, false},
+		{"10:30:10", "20:30:20", false, true},
+		{"10:30:10", "31:31:", false, true},
+	} {
+		before, _ := visible(tt.before).Below(20)
+		after, all := visible(tt.after).Below(20)
+		if after.Equal(before) != tt.same || all != tt.all {
+			t.Errorf("%s, then %s: the same %t, all %t", tt.before, tt.after, after.Equal(before), all)
+		}
+	}
+}

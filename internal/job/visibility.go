@@ -42,6 +42,21 @@ func ParseVisibility(s string) (Visibility, error) {
 	return v, nil
 }
 
+// Below is what the statement saw of the transactions before xid. It is equal to a later one's if none of them has ended
+// meanwhile, and all is true if all have ended.
+func (v Visibility) Below(xid uint64) (below Visibility, all bool) {
+	if v.xmin >= xid {
+		return Visibility{xmin: xid, xmax: xid}, true
+	}
+	last, _ := slices.BinarySearch(v.inProgress, xid)
+	return Visibility{xmin: v.xmin, xmax: min(v.xmax, xid), inProgress: v.inProgress[:last]}, false
+}
+
+// Equal tells whether both saw the same.
+func (v Visibility) Equal(w Visibility) bool {
+	return v.xmin == w.xmin && v.xmax == w.xmax && slices.Equal(v.inProgress, w.inProgress)
+}
+
 // Includes tells whether the statement saw what the transaction xid committed: the xid had ended when it began.
 func (v Visibility) Includes(xid uint64) bool {
 	if xid < v.xmin {

@@ -17,13 +17,18 @@ type Installation struct {
 	Table       string // the job table, schema-qualified or found by search_path
 	ServiceRole string // may read snapshots; "" grants nobody
 	WorkerRole  string // may call jobprogress.item; "" grants nobody
+	Ungated     bool   // every change is notified, also what no server watches
 }
 
 // SQL is the script that attaches: the settings, then sql/install.sql.
 func (i Installation) SQL() string {
 	var b strings.Builder
+	gate := "on"
+	if i.Ungated {
+		gate = "off"
+	}
 	for _, setting := range []struct{ name, value string }{
-		{"job_table", i.Table}, {"service_role", i.ServiceRole}, {"worker_role", i.WorkerRole},
+		{"job_table", i.Table}, {"service_role", i.ServiceRole}, {"worker_role", i.WorkerRole}, {"gate", gate},
 	} {
 		fmt.Fprintf(&b, "set jobprogress.%s = %s;\n", setting.name, quote(setting.value))
 	}

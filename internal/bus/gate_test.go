@@ -1,0 +1,247 @@
+package bus_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+	"jobprogress/internal/pgtest"
+	"jobprogress/internal/store"
+)
+
+// in inserts a job of a bucket.
+func (r *running) in(bucket byte) job.ID {
+	r.t.Helper()
+	id := uuid.New()
+	id[15] = bucket
+	exec(r.t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id.String(), ada)
+	return job.ID(id.String())
+}
+
+// A transaction straddles what becomes of its bucket: it updates the job twice and commits, while the bucket becomes
+// watched, busy, armed, busy and armed again, in every order of the two.
+func TestTransactionsThatStraddleTheGate(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	orders := merges([]string{"first", "second", "commit"}, []string{"watch", "busy", "arm", "busy", "arm"})
+	if len(orders) != 56 {
+		t.Fatalf("%d orders", len(orders))
+	}
+	var done sync.WaitGroup
+	limit := make(chan struct{}, 8)
+	for i, order := range orders {
+		id, writer := r.in(byte(i)), connect(t, url)
+		done.Go(func() {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			r.straddle(id, writer, order)
+		})
+	}
+	done.Wait()
+	r.counts("jobprogress_bus_reconnects_total 0") // else what was missed was read for that
+}
+
+// merges are all orders of two sequences of steps.
+func merges(a, b []string) (all [][]string) {
+	if len(a) == 0 || len(b) == 0 {
+		return [][]string{slices.Concat(a, b)}
+	}
+	for _, rest := range merges(a[1:], b) {
+		all = append(all, append([]string{a[0]}, rest...))
+	}
+	for _, rest := range merges(a, b[1:]) {
+		all = append(all, append([]string{b[0]}, rest...))
+	}
+	return all
+}
+
+func (r *running) straddle(id job.ID, writer *pgx.Conn, order []string) {
+	run := func(text string) {
+		if _, err := writer.Exec(r.t.Context(), text); err != nil {
+			r.t.Error(err)
+		}
+	}
+	update := func(done int) {
+		run(fmt.Sprintf(`update job set progress = '{"total": 9, "done": %d}' where id = '%s'`, done, id))
+	}
+	run(`begin`)
+	var watcher *hub.Watcher
+	for _, step := range order {
+		switch step {
+		case "first":
+			update(1)
+		case "second":
+			update(2)
+		case "commit":
+			run(`commit`)
+		case "watch":
+			var err error
+			if watcher, err = r.hub.Watch(r.t.Context(), id); err != nil {
+				r.t.Error(err)
+				return
+			}
+			defer watcher.Close()
+		case "busy":
+			r.bus.Busy(r.t.Context(), id.Bucket())
+		case "arm":
+			r.bus.Calm(r.t.Context(), id.Bucket())
+		}
+	}
+	var cursor hub.Cursor
+	timeout := time.After(deadline)
+	for {
+		b := watcher.Changes(cursor)
+		cursor = b.Cursor
+		for _, f := range b.Frames {
+			switch {
+			case strings.Contains(string(f.Data), `"done":1`):
+				r.t.Errorf("%v: the viewer sees what was never committed", order)
+				return
+			case strings.Contains(string(f.Data), `"done":2`):
+				return
+			}
+		}
+		select {
+		case <-b.Changed:
+		case <-timeout:
+			r.t.Errorf("%v: the viewer does not see the last state", order)
+			return
+		}
+	}
+}
+
+func TestLongTransactionNeitherBlocksNorIsBlocked(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	worker := connect(t, url)
+	id := r.insert()
+	exec(t, worker, `begin`)
+	exec(t, worker, `update job set progress = '{"total": 9, "done": 1}' where id = $1`, id)
+	exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued')`, id) // nobody watches yet
+	w := r.watch(id)                                                           // waits for nobody
+	r.sees(w, `"total":9`)
+	exec(t, worker, `set local lock_timeout = 1`) // nor does the worker
+	exec(t, worker, `update job set progress = '{"total": 9, "done": 2}' where id = $1`, id)
+	exec(t, worker, `select jobprogress.item($1, 's2', 'song', 'queued')`, id)
+	other := r.insert()
+	r.sees(r.watch(other), `"total":9`)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 7}' where id = $1`, other)
+	exec(t, worker, `commit`)
+	r.sees(w, `"done":2`)
+	r.sees(w, `"s2"`)
+}
+
+func TestLocksAreTakenForWhatIsWatchedAndGivenBack(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	held := func() (n int) {
+		t.Helper()
+		err := r.admin.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory' and granted
+			and classid in ($1, $2) and database = (select oid from pg_database where datname = current_database())`,
+			store.RowLocks, store.ItemLocks).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	w := r.watch(r.in(1))
+	r.watch(r.in(1))
+	r.watch(r.in(2))
+	r.counts(`jobprogress_buckets{mode="armed"} 2`)
+	if n := held(); n != 4 {
+		t.Errorf("%d locks for two buckets", n)
+	}
+	gone := r.watch(r.in(3))
+	exec(t, r.admin, `delete from job where get_byte(uuid_send(id), 15) = 3`)
+	r.sees(gone, "no longer exists")
+	gone.Close()
+	r.bus.Release(t.Context())
+	if n := held(); n != 4 {
+		t.Errorf("%d locks after one bucket is not watched any more", n)
+	}
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
+}
+
+// Too much for the budget is read on the cycle, what is slow beside it is told, and afterwards all is told again.
+func TestFastWorkIsReadOnTheCycle(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	fast, slow := r.in(1), r.in(2)
+	fastViewer, slowViewer := r.watch(fast), r.watch(slow)
+	r.counts(`jobprogress_buckets{mode="armed"} 2`)
+	for round := range 2 {
+		exec(t, r.admin, fmt.Sprintf(`do $$ begin
+			for i in 1..3000 loop
+				update job set progress = jsonb_build_object('total', 10000, 'done', %d + i) where id = '%s';
+				commit;
+			end loop;
+		end $$`, round*3000, fast))
+		r.sees(fastViewer, fmt.Sprint(`"done":`, (round+1)*3000))
+		r.counts(fmt.Sprintf(`jobprogress_bucket_switches_total{to="busy"} %d`, round+1))
+		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, slow, round+1)
+		r.sees(slowViewer, fmt.Sprint(`"done":`, round+1))
+		exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, fast, fmt.Sprint("s", round))
+		r.sees(fastViewer, fmt.Sprintf(`"s%d"`, round))
+		r.counts(`jobprogress_buckets{mode="busy"} 0`)
+		r.counts(`jobprogress_buckets{mode="armed"} 2`)
+	}
+	exec(t, r.admin, `update job set status = 'completed'`)
+	r.sees(fastViewer, `"completed"`)
+	r.sees(slowViewer, `"completed"`)
+}
+
+// Whoever may connect may take any advisory lock. That keeps us from ours, not viewers from what they came for.
+func TestLockThatSomebodyElseHolds(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	stranger := connect(t, url)
+	exec(t, stranger, `select pg_advisory_lock($1, 1), pg_advisory_lock($2, 1)`, store.RowLocks, store.ItemLocks)
+	w := r.watch(r.in(1))
+	for done := range 3 {
+		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
+		r.sees(w, fmt.Sprint(`"done":`, done+1))
+		exec(t, stranger, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+4) // who holds it is told that nobody watches
+		r.sees(w, fmt.Sprint(`"done":`, done+4))
+	}
+	r.counts(`jobprogress_buckets{mode="busy"} 1`)
+	exec(t, stranger, `select pg_advisory_unlock_all()`)
+	r.counts(`jobprogress_buckets{mode="armed"} 1`)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 8}'`)
+	r.sees(w, `"done":8`)
+}
+
+// An installation of before the gate, or with the gate off, notifies everything.
+func TestGateOff(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job", Ungated: true}); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, url, time.Hour)
+	r.live(true)
+	w := r.watch(r.insert())
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
+	r.insert()
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
+	r.counts(`jobprogress_notices_ignored_total{reason="unwatched"} 1`)
+}

@@ -1,0 +1,96 @@
+package hub
+
+import "jobprogress/internal/job"
+
+// The database notifies the changes of a job only where the bus asks for it, by bucket: that is armed. All changes of an
+// armed bucket's jobs are told. Of others some may be, and they may be halves of transactions, so none is shown: their
+// rows are read. A read proves something only under the rule under which it began.
+type gate struct {
+	jobs  Jobs
+	armed [len(job.Buckets{})]uint64 // which time of being armed this is; 0 is not armed
+	times uint64
+}
+
+// Jobs counts topics by bucket.
+type Jobs [len(job.Buckets{})]int
+
+// Buckets are those that have any.
+func (j Jobs) Buckets() (buckets job.Buckets) {
+	for b, n := range j {
+		buckets[b] = n > 0
+	}
+	return buckets
+}
+
+// Watched counts the topics there are.
+func (h *Hub) Watched() Jobs {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gate.jobs
+}
+
+// Unarmed tells whether there are topics in buckets that are not armed.
+func (h *Hub) Unarmed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for b, n := range h.gate.jobs {
+		if n > 0 && h.gate.armed[b] == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Arm says that every change of these buckets' jobs is notified from now on. What changed until now is to be read.
+func (h *Hub) Arm(buckets job.Buckets) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gate.times++
+	for b, in := range buckets {
+		if in {
+			h.gate.armed[b] = h.gate.times
+		}
+	}
+	h.each(buckets, h.want)
+}
+
+// Disarm says that from now on changes of these buckets' jobs may not be notified.
+func (h *Hub) Disarm(buckets job.Buckets) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for b, in := range buckets {
+		if in {
+			h.gate.armed[b] = 0
+		}
+	}
+	h.each(buckets, (*topic).unsettle)
+}
+
+// Want has the jobs of these buckets read.
+func (h *Hub) Want(buckets job.Buckets) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.each(buckets, h.want)
+}
+
+// Poll has the jobs read whose changes are not notified, if anybody watches them, and returns how many they are.
+func (h *Hub) Poll() (jobs int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, t := range h.topics {
+		if h.gate.armed[id.Bucket()] == 0 && t.watchers > 0 {
+			h.want(t)
+			jobs++
+		}
+	}
+	return jobs
+}
+
+// each does something with the topics of these buckets. The caller holds mu.
+func (h *Hub) each(buckets job.Buckets, do func(*topic)) {
+	for id, t := range h.topics {
+		if buckets[id.Bucket()] {
+			do(t)
+		}
+	}
+}
