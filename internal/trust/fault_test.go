@@ -25,7 +25,7 @@ type fault struct {
 
 // faults are all there are.
 var faults = []fault{
-	{Name: "listener's backend terminated", Do: terminate(`application_name = 'jobprogress listen'`)},
+	{Name: "backend that listens and locks terminated", Do: terminate(`application_name = 'jobprogress listen'`)},
 	{Name: "pool's backends terminated", Do: terminate(`application_name = 'jobprogress'`)},
 	{Name: "PostgreSQL restarted fast", Do: restart(false)},
 	{Name: "PostgreSQL crashed", Do: restart(true)},
@@ -43,6 +43,8 @@ var faults = []fault{
 	{Name: "forged notices", Do: forge},
 	{Name: "full payloads", Do: fill},
 	{Name: "flood", Do: flood},
+	{Name: "bursts", Do: bursts},
+	{Name: "locks held by somebody else", Do: holdLocks},
 	{Name: "triggers disabled", Do: disableTriggers, Slow: true},
 	{Name: "notify off", Do: silence, Slow: true},
 }
@@ -208,7 +210,7 @@ func forge(ctx context.Context, w *world, rng *rand.Rand) error {
 			`{"kind":"row","job":"` + id + `"}`,
 		}
 		if heard != nil {
-			payloads = append(payloads, heard.Payload, strings.Replace(heard.Payload, `"done" : `, `"done" : 1`, 1))
+			payloads = append(payloads, heard.Payload, strings.Replace(heard.Payload, `"done":`, `"done":1`, 1))
 		}
 		for _, p := range payloads {
 			if _, err := conn.Exec(ctx, `select pg_notify('jobprogress', $1)`, p); err != nil {
@@ -280,18 +282,84 @@ func flood(ctx context.Context, w *world, rng *rand.Rand) error {
 		return err
 	}
 	defer conn.Close(context.Background())
+	return w.burst(ctx, conn, w.anyJob(rng), floodRate*floodTime)
+}
+
+// burst updates a job n times as fast as can be.
+func (w *world) burst(ctx context.Context, conn *pgx.Conn, job string, n int64) error {
 	w.writing.RLock()
 	defer w.writing.RUnlock()
-	job := w.anyJob(rng)
-	first := w.history.reserve(job, floodRate*floodTime)
-	_, err = conn.Exec(ctx, fmt.Sprintf(`do $$ begin
+	first := w.history.reserve(job, n)
+	_, err := conn.Exec(ctx, fmt.Sprintf(`do $$ begin
 		for i in 0..%d loop
 			update job set progress = jsonb_build_object('total', progress -> 'total', 'done', (progress ->> 'done')::bigint + 1, 'succeeded', %d + i)
 			where id = '%s' and status = 'running';
 			commit;
 		end loop;
-	end $$`, floodRate*floodTime-1, first, job))
+	end $$`, n-1, first, job))
 	return err
+}
+
+// bursts are floods so short that the jobs are too loud and slow again in turns.
+func bursts(ctx context.Context, w *world, rng *rand.Rand) error {
+	conn, err := w.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	for range 3 {
+		if err := w.burst(ctx, conn, w.anyJob(rng), 700); err != nil {
+			return err
+		}
+		pause(ctx, time.Duration(rng.IntN(1500))*time.Millisecond)
+	}
+	return nil
+}
+
+// burstOnce makes one job too loud.
+func burstOnce(ctx context.Context, w *world, rng *rand.Rand) error {
+	conn, err := w.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	defer pause(ctx, time.Duration(rng.IntN(1300))*time.Millisecond) // it is told again after a second
+	return w.burst(ctx, conn, w.anyJob(rng), 700)
+}
+
+// relock has the servers listen and take their locks anew.
+func relock(ctx context.Context, w *world, rng *rand.Rand) error {
+	conn, err := w.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
+	pause(ctx, time.Duration(rng.IntN(500))*time.Millisecond) // that takes 50 to 150 ms
+	return err
+}
+
+// holdLocks keeps the servers from the locks that they ask for meanwhile.
+func holdLocks(ctx context.Context, w *world, rng *rand.Rand) error {
+	conn, err := w.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	for range 3 {
+		_, err := conn.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
+		if err == nil {
+			_, err = conn.Exec(ctx, `select pg_try_advisory_lock(class, bucket) from unnest(array[1785684592, 1785684593]) as class, generate_series($1::int, 255, 2) as bucket`, rng.IntN(2))
+		}
+		if err != nil {
+			return err
+		}
+		hold(ctx, rng)
+		if _, err := conn.Exec(ctx, `select pg_advisory_unlock_all()`); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func disableTriggers(ctx context.Context, w *world, rng *rand.Rand) error {

@@ -61,7 +61,7 @@ func TestEachFault(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 3, Viewers: 8, Writers: 3}
+			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 3, Viewers: 8, Writers: 3, Buckets: 2}
 			if f.Slow {
 				c.Backstop = 3 * time.Second
 			}
@@ -75,6 +75,33 @@ func TestEachFault(t *testing.T) {
 			if report.faults[f.Name] == 0 {
 				t.Error("the fault could not be brought about")
 			}
+			t.Log(report)
+		})
+	}
+}
+
+// What a server misses of a job while it takes its lock or gives it back, it would show as soon as the job changes again:
+// so all is calm right after.
+func TestGate(t *testing.T) {
+	for _, buckets := range []int{1, 2} {
+		t.Run(fmt.Sprint(buckets, " buckets"), func(t *testing.T) {
+			t.Parallel()
+			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 8, Viewers: 16, Writers: 6, Buckets: buckets}
+			report := newReport()
+			w := newWorld(t, c, report)
+			rng := w.rng(1)
+			for round := range 12 {
+				what := fault{Name: faults[0].Name, Do: relock}
+				if round%3 == 0 {
+					what = fault{Name: "bursts", Do: burstOnce}
+				}
+				w.suffer(t.Context(), rng, what)
+				w.calm(t.Context())
+				if len(w.verdicts()) > 0 {
+					break
+				}
+			}
+			verdict(t, w)
 			t.Log(report)
 		})
 	}
@@ -154,7 +181,7 @@ func TestAllFaults(t *testing.T) {
 	end := time.Now().Add(duration)
 	for round := uint64(0); time.Now().Before(end) && !t.Failed(); round++ {
 		t.Run(fmt.Sprint("seed ", first+round), func(t *testing.T) {
-			c := config{Seed: first + round, Binary: binary, Backstop: time.Hour, Replicas: 3, Jobs: 6, Viewers: 24, Writers: 5}
+			c := config{Seed: first + round, Binary: binary, Backstop: time.Hour, Replicas: 3, Jobs: 6, Viewers: 24, Writers: 5, Buckets: int(round/2) % 3}
 			if round%2 == 1 {
 				c.Backstop = 3 * time.Second
 			}

@@ -29,6 +29,7 @@ type config struct {
 	Backstop time.Duration
 
 	Replicas, Jobs, Viewers, Writers int
+	Buckets                          int  // that the jobs are in, so that they share locks; 0 is all there are
 	Steady                           bool // viewers keep to one job, and do nothing but watch it
 }
 

@@ -250,7 +250,11 @@ func (w *writer) delete(ctx context.Context, job string) error {
 
 // insert makes a job instead of another.
 func (w *writer) insert(ctx context.Context, instead string) error {
-	id, owner := uuid.NewString(), []string{ada, ben}[w.rng.IntN(2)]
+	random := uuid.New()
+	if n := w.world.Buckets; n > 0 {
+		random[15] %= byte(n)
+	}
+	id, owner := random.String(), []string{ada, ben}[w.rng.IntN(2)]
 	w.world.history.set(func() { w.world.history.deleted[id] = true }, id, owner) // not there yet, perhaps never
 	err := w.exec(ctx, id, `insert into job (id, account_id, type, status, progress)
 		values ($1, $3, 'matching', 'running', jsonb_build_object('total', 1, 'done', 0, 'succeeded', $2::bigint))`, owner)
