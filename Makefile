@@ -4,7 +4,7 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help demo test test-postgres trust bench lint fuzz check build up down postgres pgbouncer chromium
+.PHONY: help demo test test-postgres trust bench bench-db lint fuzz check build up down postgres pgbouncer chromium
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ trust: postgres ## Test the promises under faults for TRUST=10m; SEED= repeats a
 bench: postgres ## Measure
 	go test -run '^$$' -bench . -benchmem ./...
 
+bench-db: postgres ## Measure what attaching costs the database, a quarter of an hour, and write it into README.md
+	go run ./cmd/bench-db -readme README.md
+
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@out=$$(gofmt -l cmd internal sql); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
 	go vet ./...
@@ -44,7 +47,7 @@ fuzz: ## Fuzz every parser of outside bytes, a minute each (FUZZTIME=5m)
 check: lint test ## All that must be green before a change lands
 
 build: ## Build bin/jobprogress and bin/demo
-	go build -o bin/ ./cmd/...
+	go build -o bin/ ./cmd/jobprogress ./cmd/demo
 
 up: ## Database, server, workers and page in containers
 	docker compose up --build --detach

@@ -30,7 +30,7 @@ type dockerServer struct {
 // silence keeps the library from logging, which it does to a global.
 var silence = sync.OnceFunc(func() { log.SetDefault(log.NewNoopLogger()) })
 
-func startContainer(ctx context.Context) (s *Server, err error) {
+func startContainer(ctx context.Context, settings []string) (s *Server, err error) {
 	// Without an engine the library panics in places.
 	defer func() {
 		if r := recover(); r != nil {

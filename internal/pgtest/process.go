@@ -21,6 +21,7 @@ import (
 type process struct {
 	bin, dir   string
 	port       int
+	settings   []string
 	credential *syscall.Credential // of the user postgres when we are root, which PostgreSQL refuses to run as
 	leashes    []*os.File          // whoever holds the other end ends when these are closed, also by our death
 }
@@ -36,12 +37,12 @@ wait
 rm -rf "$dir"
 `
 
-func startProcess(ctx context.Context) (*Server, error) {
+func startProcess(ctx context.Context, settings []string) (*Server, error) {
 	bin, err := findBinaries(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{bin: bin}
+	p := &process{bin: bin, settings: settings}
 	if p.port, err = freePort(); err != nil {
 		return nil, err
 	}
@@ -96,13 +97,30 @@ func findBinaries(ctx context.Context) (string, error) {
 		dirs = append(dirs, found...)
 	}
 	for _, dir := range dirs {
-		_, err := os.Stat(filepath.Join(dir, "initdb"))
-		_, err2 := os.Stat(filepath.Join(dir, "postgres"))
-		if err == nil && err2 == nil {
+		if exists(filepath.Join(dir, "initdb")) && exists(filepath.Join(dir, "postgres")) {
 			return dir, nil
 		}
 	}
 	return "", errors.New("initdb and postgres are neither where pg_config says, nor in PATH, nor in the usual places")
+}
+
+// Program is the path of a program of PostgreSQL on this machine, pgbench for example.
+func Program(ctx context.Context, name string) (string, error) {
+	if dir, err := findBinaries(ctx); err == nil {
+		if path := filepath.Join(dir, name); exists(path) {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%w: install PostgreSQL", err)
+	}
+	return path, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func unprivileged() (*syscall.Credential, error) {
@@ -153,7 +171,7 @@ func (p *process) resume(context.Context) error {
 	}
 	defer stdin.Close()
 	args := append([]string{"-c", leash, "sh", p.dir, filepath.Join(p.bin, "postgres"), "-D", p.data(),
-		"-p", strconv.Itoa(p.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="}, settings...)
+		"-p", strconv.Itoa(p.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="}, p.settings...)
 	sh := exec.Command("sh", args...)
 	sh.Dir = p.dir
 	sh.Stdin = stdin

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,20 +52,24 @@ func Start(ctx context.Context, say func(format string, args ...any)) (*Server, 
 	return StartOwn(ctx, say)
 }
 
-// StartOwn starts a server that nobody else uses, so that it can be halted. TEST_POSTGRES_FROM, docker or installed,
-// leaves only one of the ways.
-func StartOwn(ctx context.Context, say func(format string, args ...any)) (*Server, error) {
+// StartOwn starts a server that nobody else uses, so that it can be halted, with settings like fsync=on besides its
+// own. TEST_POSTGRES_FROM, docker or installed, leaves only one of the ways.
+func StartOwn(ctx context.Context, say func(format string, args ...any), settings ...string) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	args := slices.Clone(ownSettings)
+	for _, s := range settings {
+		args = append(args, "-c", s)
+	}
 	var tried []string
 	for _, way := range []struct {
 		name  string
-		start func(context.Context) (*Server, error)
+		start func(context.Context, []string) (*Server, error)
 	}{{"docker", startContainer}, {"installed", startProcess}} {
 		if only := os.Getenv("TEST_POSTGRES_FROM"); only != "" && only != way.name {
 			continue
 		}
-		s, err := way.start(ctx)
+		s, err := way.start(ctx, args)
 		if err == nil {
 			return s, nil
 		}
@@ -131,8 +136,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// settings suit a server that lives for minutes and whose data nobody will miss.
-var settings = []string{
+// ownSettings suit a server that lives for minutes and whose data nobody will miss.
+var ownSettings = []string{
 	"-c", "fsync=off",
 	"-c", "full_page_writes=off",
 	"-c", "max_connections=200",

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// service is a server of ours, in a process of its own.
+type service struct {
+	url, admin string
+	process    *exec.Cmd
+}
+
+var serving = regexp.MustCompile(`msg=serving addr=(\S+) admin=(\S+)`)
+
+// startService starts one and waits until it is ready.
+func startService(ctx context.Context, program, databaseURL string) (*service, error) {
+	s := &service{process: exec.Command(program, "serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
+		"--insecure-no-auth", "--max-streams-per-account", "100000")}
+	s.process.Env = []string{"PATH=" + os.Getenv("PATH")}
+	log, err := s.process.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.process.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if found := serving.FindStringSubmatch(lines.Text()); found != nil {
+			s.url, s.admin = found[1], found[2]
+			break
+		}
+	}
+	go io.Copy(io.Discard, log)
+	for end := time.Now().Add(exactTimeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		response, err := http.Get(s.url + "/readyz")
+		if err != nil {
+			continue
+		}
+		response.Body.Close()
+		if response.StatusCode == http.StatusOK {
+			return s, nil
+		}
+	}
+	s.stop()
+	return nil, fmt.Errorf("the server is not ready in time")
+}
+
+func (s *service) stop() {
+	s.process.Process.Kill()
+	s.process.Wait()
+}
+
+// calm waits until no bucket is busy any more.
+func (s *service) calm(ctx context.Context) error {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		c, err := s.counts(ctx)
+		if err != nil || c.busy == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%g buckets are still busy", c.busy)
+		}
+	}
+}
+
+// counts are of a server's metrics: since its start, and at present.
+type counts struct{ notices, reads, busy float64 }
+
+func (s *service) counts(ctx context.Context) (c counts, err error) {
+	if s == nil {
+		return c, nil
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.admin+"/metrics", nil)
+	if err != nil {
+		return c, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return c, err
+	}
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	if err != nil {
+		return c, err
+	}
+	for _, m := range families["jobprogress_notices_received_total"].GetMetric() {
+		if kind := m.GetLabel()[0].GetValue(); !strings.Contains(kind, "probe") {
+			c.notices += m.GetCounter().GetValue()
+		}
+	}
+	for _, m := range families["jobprogress_buckets"].GetMetric() {
+		if m.GetLabel()[0].GetValue() == "busy" {
+			c.busy += m.GetGauge().GetValue()
+		}
+	}
+	for _, m := range families["jobprogress_snapshot_read_seconds"].GetMetric() {
+		c.reads += float64(m.GetHistogram().GetSampleCount())
+	}
+	return c, nil
+}
