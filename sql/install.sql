@@ -46,9 +46,14 @@ comment on schema jobprogress is 'Shows the progress of jobs in the browser: tri
 
 -- What is published of a row, for notices and snapshots alike. A count that is no count, a moment that JSON can't
 -- write and an endless text must neither stop a writer nor spoil a read of many rows.
-drop function if exists jobprogress.counts(jsonb); -- an earlier version returned another type
+do $$
+begin
+  if exists (select from pg_proc where oid = to_regprocedure('jobprogress.counts(jsonb)') and prorettype <> 'text'::regtype) then
+    drop function jobprogress.counts(jsonb); -- an earlier version returned another type
+  end if;
+end $$;
 
-create function jobprogress.counts(progress jsonb)
+create or replace function jobprogress.counts(progress jsonb)
 returns text
 language sql immutable
 as $$
@@ -109,13 +114,13 @@ comment on function jobprogress.seal(text) is 'Seals the body of a notice, a JSO
 -- (the last byte of the id) that somebody watches, a server of ours holds shared advisory locks: of class 1785684592 for
 -- rows, 1785684593 for items. Whoever writes tries the exclusive one and gives it back at once: who gets it says nothing,
 -- for no server has it. What transactions kept to themselves that were under way when a server took its lock, the server
--- finds by itself. Nobody waits for anybody, and writers hold nothing.
-create or replace function jobprogress.unwatched(class integer, job_id uuid)
+-- finds by itself. Nobody waits for anybody, and writers hold nothing. Items are asked for here, rows by the triggers.
+create or replace function jobprogress.unwatched(job_id uuid)
 returns boolean
 language sql volatile
 as $$
-  select case when pg_catalog.pg_try_advisory_lock(class, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
-    then pg_catalog.pg_advisory_unlock(class, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
+  select case when pg_catalog.pg_try_advisory_lock(1785684593, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
+    then pg_catalog.pg_advisory_unlock(1785684593, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
     else false
   end
 $$;
@@ -200,26 +205,29 @@ begin
     raise exception 'jobprogress.item: status is "%", must be queued, in_progress, succeeded or failed', status
       using errcode = 'invalid_parameter_value';
   end if;
-  if current_setting('jobprogress.notify', true) = 'off' or jobprogress.unwatched(1785684593, job_id) then
+  if current_setting('jobprogress.notify', true) = 'off' then
     return;
   end if;
 
-  -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
-  payload := json_strip_nulls(json_build_object(
-    'kind', 'item',
-    'job', job_id,
-    'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-    'item', json_build_object(
-      'itemId', item_id,
-      'itemKind', item_kind,
-      'status', status,
-      'label', case when length(label) > 200 then left(label, 197) || '...' else label end,
-      'index', index,
-      'count', count,
-      'total', total
-    )
-  ))::text;
   begin
+    if jobprogress.unwatched(job_id) then
+      return;
+    end if;
+    -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
+    payload := json_strip_nulls(json_build_object(
+      'kind', 'item',
+      'job', job_id,
+      'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+      'item', json_build_object(
+        'itemId', item_id,
+        'itemKind', item_kind,
+        'status', status,
+        'label', case when length(label) > 200 then left(label, 197) || '...' else label end,
+        'index', index,
+        'count', count,
+        'total', total
+      )
+    ))::text;
     payload := jobprogress.seal(payload);
     if octet_length(payload) > 7900 then
       raise warning 'jobprogress.item: no notice for job %: item_id and item_kind take more than a notice holds', job_id;
@@ -358,13 +366,13 @@ begin
   end loop;
 
   if gate = 'off' then
-    create or replace function jobprogress.unwatched(class integer, job_id uuid)
+    create or replace function jobprogress.unwatched(job_id uuid)
     returns boolean
     language sql volatile
     as 'select false';
   end if;
 
-  -- What unwatched asks is asked in WHEN, at the update itself, before anything is read, compared, queued or built; and in
+  -- The same is asked of rows in WHEN, at the update itself, before anything is read, compared, queued or built; and in
   -- as few words as can be, for they are parsed anew for each statement. By the old id: a job that gets another one is
   -- watched under that, if at all.
   watched := case gate

@@ -452,6 +452,14 @@ func TestFaultInTheTriggerIsAWarningAndTheUpdateCommits(t *testing.T) {
 	}
 }
 
+// Whatever it is that goes wrong when we ask who watches.
+func TestFaultInItemIsAWarning(t *testing.T) {
+	t.Parallel()
+	worker := session(t, pgtest.New(t))
+	exec(t, worker, `drop function jobprogress.unwatched(uuid)`)
+	exec(t, worker, `begin; select jobprogress.item(gen_random_uuid(), 's1', 'song', 'queued'); commit`)
+}
+
 func TestItemRefusesWhatMakesNoSense(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

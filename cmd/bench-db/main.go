@@ -69,15 +69,15 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	defer b.server.Stop()
 	for _, s := range subjects() {
+		defer s.close() // also of what was prepared only in part
 		if err := s.prepare(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		defer s.close()
 		b.subjects = append(b.subjects, s)
 	}
 	for _, n := range writers {
 		for round := range b.rounds {
-			for i := range b.subjects { // none is always first, or after the same
+			for i := range b.subjects { // no subject is always first, or after the same
 				s := b.subjects[(i*(round%2*4+1)+round)%len(b.subjects)]
 				if err := s.round(ctx, b, n); err != nil {
 					return fmt.Errorf("%s, %d writers: %w", s.name, n, err)

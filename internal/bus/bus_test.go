@@ -47,12 +47,7 @@ func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
 }
 
 // all are all buckets.
-var all = func() (b job.Buckets) {
-	for i := range b {
-		b[i] = true
-	}
-	return b
-}()
+var all = job.Buckets{}.Complement()
 
 // watchAll has every change notified, as a server whose viewers watch all jobs does.
 func watchAll(t *testing.T, conn *pgx.Conn) {

@@ -7,30 +7,31 @@ import (
 	"jobprogress/internal/job"
 )
 
-// Busy makes a bucket busy as if it were too loud, for as long as it takes to be told Calm. It returns when its lock is
-// given back.
+// Busy makes a bucket busy as if it were too loud, until Calm. It returns when its lock is given back.
 func (b *Bus) Busy(ctx context.Context, bucket byte) {
-	b.load.mu.Lock()
-	b.load.buckets[bucket].becomeBusy(time.Now())
-	b.load.buckets[bucket].until = time.Now().Add(time.Hour)
-	b.load.mu.Unlock()
-	var one job.Buckets
-	one[bucket] = true
 	b.orderNow(ctx, func(s *session, ctx context.Context) error {
+		one := &s.load.buckets[bucket]
+		one.becomeBusy(time.Now())
+		one.until = time.Now().Add(time.Hour)
 		if !s.gate.rows[bucket] {
 			return nil
 		}
-		return s.letGo(ctx, one)
+		var loud job.Buckets
+		loud[bucket] = true
+		return s.letGo(ctx, loud)
 	})
 }
 
 // Calm takes the lock of a bucket again.
 func (b *Bus) Calm(ctx context.Context, bucket byte) {
-	b.load.mu.Lock()
-	b.load.buckets[bucket] = loudness{}
-	b.load.mu.Unlock()
-	b.orderNow(ctx, (*session).tend)
+	b.orderNow(ctx, func(s *session, ctx context.Context) error {
+		s.load.buckets[bucket] = loudness{}
+		return s.tend(ctx)
+	})
 }
+
+// Release gives back what is not watched any more.
+func (b *Bus) Release(ctx context.Context) { b.orderNow(ctx, (*session).release) }
 
 // orderNow waits until it is done.
 func (b *Bus) orderNow(ctx context.Context, do func(*session, context.Context) error) {
@@ -42,6 +43,3 @@ func (b *Bus) orderNow(ctx context.Context, do func(*session, context.Context) e
 	case <-ctx.Done():
 	}
 }
-
-// Release gives back what is not watched any more.
-func (b *Bus) Release(ctx context.Context) { b.orderNow(ctx, (*session).release) }

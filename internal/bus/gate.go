@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-
 	"time"
 
 	"jobprogress/internal/job"
@@ -148,4 +147,4 @@ func (s *session) disarm(buckets job.Buckets) {
 	}
 }
 
-var none job.Buckets
+var none, every = job.Buckets{}, job.Buckets{}.Complement()

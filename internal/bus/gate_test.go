@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"jobprogress/internal/bus"
 	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
 	"jobprogress/internal/pgtest"
@@ -227,6 +228,31 @@ func TestLockThatSomebodyElseHolds(t *testing.T) {
 	r.counts(`jobprogress_buckets{mode="armed"} 1`)
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 8}'`)
 	r.sees(w, `"done":8`)
+}
+
+// The pool reaches the database, and LISTEN does not come back.
+func TestWithoutASessionRowsAreReadOnTheCycle(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	link, err := pgtest.NewLink(pgtest.Host(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(link.Close)
+	r := startWith(t, url, func(c *bus.Config) { c.ListenURL = link.Through(url) })
+	r.live(true)
+	w := r.watch(r.insert())
+	link.Cut()
+	r.live(false)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
+	if err := link.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	r.live(true)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
+	r.sees(w, `"done":5`)
+	r.counts(`jobprogress_buckets{mode="armed"} 1`)
 }
 
 // An installation of before the gate, or with the gate off, notifies everything.

@@ -38,7 +38,7 @@ func (s *session) hear(ctx context.Context, n *pgconn.Notification) error {
 	if err := s.answered(); err != nil {
 		return fmt.Errorf("wait for the rest: %w", err)
 	}
-	for n := waiting(s.conn); n != nil; n = waiting(s.conn) {
+	for n := arrived(s.conn); n != nil; n = arrived(s.conn) {
 		take(n)
 	}
 	last := make(map[job.ID]int) // what was said last of each row
@@ -55,7 +55,7 @@ func (s *session) hear(ctx context.Context, n *pgconn.Notification) error {
 			s.metrics.ignored.WithLabelValues(reason).Inc()
 		}
 	}
-	if loud := s.load.hear(time.Now(), notices, s.gate.rows); loud != (job.Buckets{}) {
+	if loud := s.load.hear(time.Now(), notices, s.gate.rows); loud != none {
 		return s.letGo(ctx, loud)
 	}
 	return nil

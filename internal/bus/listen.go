@@ -32,6 +32,7 @@ func (b *Bus) listen(ctx context.Context) {
 		b.mu.Lock()
 		b.session, b.waiting = nil, false
 		b.mu.Unlock()
+		b.Hub.Disarm(every) // the locks are gone: what is watched is read on the cycle until there are new ones
 		if ctx.Err() == nil {
 			b.degraded(err)
 		}
@@ -122,8 +123,9 @@ type order struct {
 	done chan struct{}
 }
 
-// orderTimeout is how long whoever orders something waits: a viewer waits, too.
-const orderTimeout = 150 * time.Millisecond
+// orderTimeout is how long whoever orders something waits. Nothing that is ordered waits for a lock, so this is for a
+// session that hangs: who comes then is not to wait until the probe finds that out.
+const orderTimeout = time.Second
 
 // order has something done by the session between two notifications, and waits for that, a moment at most. It is done
 // later then, by this session or the next one.
@@ -193,16 +195,16 @@ func (b *Bus) wakeProbe() {
 	}
 }
 
-// done is a context that has ended.
-var done = func() context.Context {
+// ended is a context that has.
+var ended = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
 
-// waiting returns the next notification that has arrived already, or nil.
-func waiting(conn *pgx.Conn) *pgconn.Notification {
-	n, err := conn.WaitForNotification(done)
+// arrived returns the next notification that has arrived already, or nil.
+func arrived(conn *pgx.Conn) *pgconn.Notification {
+	n, err := conn.WaitForNotification(ended)
 	if err != nil {
 		return nil
 	}

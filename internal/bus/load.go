@@ -3,7 +3,6 @@ package bus
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,11 +32,10 @@ const (
 	window = time.Second
 )
 
-// load knows how loud the buckets are. The session's goroutine uses it, and the one that reads counts what changed.
+// load knows how loud the buckets are. It belongs to the goroutine of the session; the one that reads counts what changed.
 type load struct {
 	changed [len(job.Buckets{})]atomic.Int64 // jobs that reads found changed
 
-	mu               sync.Mutex
 	limiter          *rate.Limiter
 	halved, reviewed time.Time
 	buckets          [len(job.Buckets{})]loudness
@@ -45,7 +43,7 @@ type load struct {
 
 // loudness is what is known of one bucket.
 type loudness struct {
-	heard float64       // notices, of which each counts half after each window
+	heard float64       // notices; halved when some come a window later
 	busy  bool          // it is read on the cycle
 	since time.Time     // it is busy or is not
 	stay  time.Duration // it was busy at least, last time
@@ -53,8 +51,6 @@ type loudness struct {
 }
 
 func (l *load) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.allow(budget)
 	clear(l.buckets[:])
 }
@@ -67,8 +63,6 @@ func (l *load) allow(budget int) {
 
 // hear counts notices about the armed buckets. It returns which of them have become too loud, if the budget is overdrawn.
 func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (loud job.Buckets) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if now.Sub(l.halved) > window {
 		l.halved = now
 		for b := range l.buckets {
@@ -101,7 +95,9 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 			l.buckets[b].becomeBusy(now)
 		}
 	}
-	l.allow(busyBudget)
+	if loud != none {
+		l.allow(busyBudget)
+	}
 	return loud
 }
 
@@ -116,8 +112,6 @@ func (l *loudness) becomeBusy(now time.Time) {
 
 // tellable returns which of the watched buckets are to be told: all that are not busy.
 func (l *load) tellable(now time.Time, watched hub.Jobs) job.Buckets {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if now.Sub(l.reviewed) > window {
 		l.review(now, watched)
 		l.reviewed = now

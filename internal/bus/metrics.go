@@ -66,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 	}
 	buckets := make.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "jobprogress_buckets",
-		Help: "Buckets of watched jobs, of 256, by mode: armed (changes are notified) or busy (rows are read on the cycle, because changes come too fast).",
+		Help: "Buckets of watched jobs, of 256, by mode: armed (changes are notified) or busy (rows are read on the cycle, because changes come too fast or the lock is not to be had).",
 	}, []string{"mode"})
 	m.armed, m.busy = buckets.WithLabelValues("armed"), buckets.WithLabelValues("busy")
 	switches := make.NewCounterVec(prometheus.CounterOpts{

@@ -3,7 +3,7 @@ package hub
 import "jobprogress/internal/job"
 
 // The database notifies the changes of a job only where the bus asks for it, by bucket: that is armed. All changes of an
-// armed bucket's jobs are told. Of others some may be, and they may be halves of transactions, so none is shown: their
+// armed bucket's jobs are told, but for those of transactions that began before. Of others some may be, and they may be halves of transactions, so none is shown: their
 // rows are read. A read proves something only under the rule under which it began.
 type gate struct {
 	jobs  Jobs
@@ -33,6 +33,10 @@ func (h *Hub) Watched() Jobs {
 func (h *Hub) Unarmed() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.unarmed()
+}
+
+func (h *Hub) unarmed() bool {
 	for b, n := range h.gate.jobs {
 		if n > 0 && h.gate.armed[b] == 0 {
 			return true
@@ -41,7 +45,7 @@ func (h *Hub) Unarmed() bool {
 	return false
 }
 
-// Arm says that every change of these buckets' jobs is notified from now on. What changed until now is to be read.
+// Arm says that every transaction that begins from now on tells what it changes of these buckets' jobs. What changed until now is to be read.
 func (h *Hub) Arm(buckets job.Buckets) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,6 +81,9 @@ func (h *Hub) Want(buckets job.Buckets) {
 func (h *Hub) Poll() (jobs int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !h.unarmed() {
+		return 0
+	}
 	for id, t := range h.topics {
 		if h.gate.armed[id.Bucket()] == 0 && t.watchers > 0 {
 			h.want(t)

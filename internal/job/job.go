@@ -48,6 +48,14 @@ func (b Buckets) Without(c Buckets) Buckets {
 	return b
 }
 
+// Complement is the set of all the others.
+func (b Buckets) Complement() Buckets {
+	for i := range b {
+		b[i] = !b[i]
+	}
+	return b
+}
+
 // Union is the set of those that are in either.
 func (b Buckets) Union(c Buckets) Buckets {
 	for i := range b {

@@ -300,18 +300,12 @@ func (w *world) burst(ctx context.Context, conn *pgx.Conn, job string, n int64) 
 	return err
 }
 
-// bursts are floods so short that the jobs are too loud and slow again in turns.
+// bursts make jobs too loud and slow again in turns.
 func bursts(ctx context.Context, w *world, rng *rand.Rand) error {
-	conn, err := w.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.Background())
 	for range 3 {
-		if err := w.burst(ctx, conn, w.anyJob(rng), 700); err != nil {
+		if err := burstOnce(ctx, w, rng); err != nil {
 			return err
 		}
-		pause(ctx, time.Duration(rng.IntN(1500))*time.Millisecond)
 	}
 	return nil
 }
@@ -325,18 +319,6 @@ func burstOnce(ctx context.Context, w *world, rng *rand.Rand) error {
 	defer conn.Close(context.Background())
 	defer pause(ctx, time.Duration(rng.IntN(1300))*time.Millisecond) // it is told again after a second
 	return w.burst(ctx, conn, w.anyJob(rng), 700)
-}
-
-// relock has the servers listen and take their locks anew.
-func relock(ctx context.Context, w *world, rng *rand.Rand) error {
-	conn, err := w.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.Background())
-	_, err = conn.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
-	pause(ctx, time.Duration(rng.IntN(500))*time.Millisecond) // that takes 50 to 150 ms
-	return err
 }
 
 // holdLocks keeps the servers from the locks that they ask for meanwhile.
