@@ -49,7 +49,7 @@ func listen(t *testing.T, url string) *pgx.Conn {
 func watchAll(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `select pg_advisory_lock_shared(class, bucket) from generate_series(0, 255) as bucket, unnest($1::int[]) as class`,
-		[]store.Class{store.RowLocks, store.ItemLocks})
+		[]int32{store.RowLocks, store.ItemLocks})
 }
 
 func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
@@ -241,22 +241,22 @@ func TestNothingIsNotifiedThatNobodyWatches(t *testing.T) {
 	}
 	change()
 	silent(t, listener, writer)
-	var bucketA job.Buckets
-	bucketA[a.Bucket()] = true
-	hold := func(class store.Class) {
+	var rows, items store.Locks
+	rows.Rows[a.Bucket()], items.Items[a.Bucket()] = true, true
+	hold := func(wanted store.Locks) {
 		t.Helper()
-		if held, err := store.TryLocks(t.Context(), server, class, bucketA); held != bucketA || err != nil {
-			t.Fatalf("%d held, %v", held.Len(), err)
+		if held, err := store.TryLocks(t.Context(), server, wanted); held != wanted || err != nil {
+			t.Fatalf("not all are held, %v", err)
 		}
 	}
-	hold(store.RowLocks)
+	hold(rows)
 	change()
 	if n := next(t, listener); n.Kind != job.KindState || n.Job != a {
 		t.Errorf("notice %+v, want the state of the job that is watched", n)
 	}
 	silent(t, listener, writer)
-	hold(store.ItemLocks)
-	if err := store.Unlock(t.Context(), server, store.RowLocks, bucketA); err != nil {
+	hold(items)
+	if err := store.Unlock(t.Context(), server, rows); err != nil {
 		t.Fatal(err)
 	}
 	change()

@@ -42,17 +42,19 @@ type Bus struct {
 
 	backoff *backoff.ExponentialBackOff // between attempts to listen; the listener's
 
-	garbage, strange, troubled, unread rate.Sometimes // lines of the log that could be many
+	garbage, strange, troubled, unread, refused rate.Sometimes // lines of the log that could be many
 
 	listening chan struct{}          // holds a token when a LISTEN is new, or the key may be
 	expected  atomic.Pointer[string] // the probe under way
 	echo      chan struct{}          // holds a token when that came back
 	sealKey   atomic.Pointer[[]byte] // of the notices; empty until it is read
 
-	orders    chan order  // for the session that listens
-	unsettled atomic.Bool // some of what is watched is not told, or not all of it
-	load      load
-	cost      cost // the reader's
+	orders  chan order // for the session that listens
+	last    order      // the reader's, of them
+	tended  atomic.Pointer[tended]
+	load    load
+	changes changes // that the reader found
+	cost    cost    // the reader's
 
 	mu      sync.Mutex
 	session net.Conn // the one that listens, or nil
@@ -78,11 +80,14 @@ func New(c Config) *Bus {
 		strange:   rate.Sometimes{Interval: time.Minute},
 		troubled:  rate.Sometimes{Interval: time.Minute},
 		unread:    rate.Sometimes{Interval: time.Minute},
+		refused:   rate.Sometimes{Interval: time.Minute},
 		listening: make(chan struct{}, 1),
 		echo:      make(chan struct{}, 1),
 		orders:    make(chan order, 1),
 	}
 	b.sealKey.Store(new([]byte))
+	b.tended.Store(new(tended))
+	b.load.changes = &b.changes
 	return b
 }
 

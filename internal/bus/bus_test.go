@@ -52,10 +52,9 @@ var all = job.Buckets{}.Complement()
 // watchAll has every change notified, as a server whose viewers watch all jobs does.
 func watchAll(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	for _, class := range []store.Class{store.RowLocks, store.ItemLocks} {
-		if held, err := store.TryLocks(t.Context(), conn, class, all); err != nil || held != all {
-			t.Fatalf("%d locks held, %v", held.Len(), err)
-		}
+	everything := store.Locks{Rows: all, Items: all}
+	if held, err := store.TryLocks(t.Context(), conn, everything); err != nil || held != everything {
+		t.Fatalf("%d and %d locks held, %v", held.Rows.Len(), held.Items.Len(), err)
 	}
 }
 
@@ -155,19 +154,8 @@ func (r *running) watch(id job.ID) *hub.Watcher {
 // sees waits until the viewer is told something that contains want.
 func (r *running) sees(w *hub.Watcher, want string) {
 	r.t.Helper()
-	timeout := time.After(deadline)
-	for {
-		b := w.Changes(hub.Cursor{})
-		for _, f := range b.Frames {
-			if strings.Contains(string(f.Data), want) {
-				return
-			}
-		}
-		select {
-		case <-b.Changed:
-		case <-timeout:
-			r.t.Fatalf("the viewer is not told %s in time", want)
-		}
+	if !tells(w, want, deadline) {
+		r.t.Fatalf("the viewer is not told %s in time", want)
 	}
 }
 

@@ -1,6 +1,11 @@
 package bus
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+
+	"jobprogress/internal/job"
+)
 
 // The cycle: what is watched and not told is read again and again, as long as there is any.
 const (
@@ -12,6 +17,7 @@ const (
 
 // poll has the jobs read whose changes are not told, and returns how long the cycle lasts.
 func (b *Bus) poll() time.Duration {
+	b.changes.nextCycle()
 	jobs := b.Hub.Poll()
 	if jobs > 0 {
 		b.metrics.cycles.Inc()
@@ -28,12 +34,14 @@ type cost struct{ job time.Duration }
 const (
 	// firstCost is what a job costs before that is known.
 	firstCost = 10 * time.Microsecond
-	// leastCounted is how many jobs a read must be of to tell.
+	// A read tells if it is of at least leastCounted jobs, or takes at least longCounted: else it is mostly the way
+	// there and back.
 	leastCounted = 100
+	longCounted  = 20 * time.Millisecond
 )
 
 func (c *cost) observe(jobs int, took time.Duration) {
-	if jobs >= leastCounted {
+	if jobs >= leastCounted || took >= longCounted {
 		c.job = min(took/time.Duration(jobs), c.of(1)*102/100)
 	}
 }
@@ -43,4 +51,39 @@ func (c *cost) of(jobs int) time.Duration {
 		return time.Duration(jobs) * firstCost
 	}
 	return time.Duration(jobs) * c.job
+}
+
+// changes are what the reads of the cycle found: of jobs that were not told. The reader writes them, and the session
+// reads the counts.
+type changes struct {
+	cycle        atomic.Int64                     // the one that has begun
+	all, fast    [len(job.Buckets{})]atomic.Int64 // jobs that changed, and those of them that do in every cycle
+	now, earlier map[job.ID]int                   // in how many cycles on end a job changed, until this one and the one before
+}
+
+// alwaysCycles is in how many cycles on end a job must change to be one that changes in every cycle, and may change any
+// number of times meanwhile.
+const alwaysCycles = 3
+
+func (c *changes) nextCycle() {
+	c.cycle.Add(1)
+	c.earlier, c.now = c.now, make(map[job.ID]int)
+}
+
+func (c *changes) add(changed []job.ID) {
+	for _, id := range changed {
+		c.all[id.Bucket()].Add(1)
+		if c.now[id] == 0 && c.earlier[id]+1 >= alwaysCycles {
+			c.fast[id.Bucket()].Add(1)
+		}
+		if c.now != nil { // before the first cycle
+			c.now[id] = c.earlier[id] + 1
+		}
+	}
+}
+
+// forget begins anew to count a bucket.
+func (c *changes) forget(b int) {
+	c.all[b].Store(0)
+	c.fast[b].Store(0)
 }

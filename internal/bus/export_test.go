@@ -11,9 +11,9 @@ import (
 func (b *Bus) Busy(ctx context.Context, bucket byte) {
 	b.orderNow(ctx, func(s *session, ctx context.Context) error {
 		one := &s.load.buckets[bucket]
-		one.becomeBusy(time.Now())
+		one.becomeBusy(time.Now(), s.changes.cycle.Load())
 		one.until = time.Now().Add(time.Hour)
-		if !s.gate.rows[bucket] {
+		if !s.gate.held.Rows[bucket] {
 			return nil
 		}
 		var loud job.Buckets
@@ -29,9 +29,6 @@ func (b *Bus) Calm(ctx context.Context, bucket byte) {
 		return s.tend(ctx)
 	})
 }
-
-// Release gives back what is not watched any more.
-func (b *Bus) Release(ctx context.Context) { b.orderNow(ctx, (*session).release) }
 
 // orderNow waits until it is done.
 func (b *Bus) orderNow(ctx context.Context, do func(*session, context.Context) error) {

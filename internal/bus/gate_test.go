@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -170,9 +171,14 @@ func TestLocksAreTakenForWhatIsWatchedAndGivenBack(t *testing.T) {
 	exec(t, r.admin, `delete from job where get_byte(uuid_send(id), 15) = 3`)
 	r.sees(gone, "no longer exists")
 	gone.Close()
-	r.bus.Release(t.Context())
-	if n := held(); n != 4 {
-		t.Errorf("%d locks after one bucket is not watched any more", n)
+	if _, err := r.hub.Watch(t.Context(), job.ID(uuid.NewString())); !errors.Is(err, hub.ErrNotFound) {
+		t.Errorf("a job that is not there: %v", err)
+	}
+	r.counts(`jobprogress_buckets{mode="armed"} 2`)
+	for end := time.Now().Add(deadline); held() != 4; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d locks when two buckets are watched", held())
+		}
 	}
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
@@ -270,4 +276,57 @@ func TestGateOff(t *testing.T) {
 	r.insert()
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
 	r.counts(`jobprogress_notices_ignored_total{reason="unwatched"} 1`)
+}
+
+// Items are in no row: whoever has been shown a job is told of all its items from then on, whoever else comes at the
+// same moment.
+func TestItemsAreToldFromTheFirstFrameOn(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	const together = 4
+	var workers [together]*pgx.Conn
+	for i := range workers {
+		workers[i] = connect(t, url)
+	}
+	for first := 0; first < 256; first += together {
+		var come sync.WaitGroup
+		for i, worker := range workers {
+			id := r.in(byte(first + i))
+			come.Go(func() {
+				time.Sleep(time.Duration(i) * 100 * time.Microsecond) // one comes while another's locks are taken
+				w, err := r.hub.Watch(t.Context(), id)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer w.Close()
+				if _, err := worker.Exec(t.Context(), `select jobprogress.item($1, 's1', 'song', 'queued')`, id); err != nil {
+					t.Error(err)
+				} else if !tells(w, `"s1"`, 5*time.Second) {
+					t.Errorf("an item of a job in bucket %d is not told", first+i)
+				}
+			})
+		}
+		come.Wait()
+	}
+}
+
+// tells waits until the viewer is told something that contains want, and whether it was.
+func tells(w *hub.Watcher, want string, within time.Duration) bool {
+	timeout := time.After(within)
+	for {
+		b := w.Changes(hub.Cursor{})
+		for _, f := range b.Frames {
+			if strings.Contains(string(f.Data), want) {
+				return true
+			}
+		}
+		select {
+		case <-b.Changed:
+		case <-timeout:
+			return false
+		}
+	}
 }

@@ -161,8 +161,8 @@ func (h *handOver) step(step int) {
 }
 
 func (h *handOver) begin() {
-	var ids []job.ID
-	ids, h.epoch = h.hub.Take(10)
+	ids := h.hub.Next(10)
+	h.epoch = h.hub.Take(ids)
 	var err error
 	if h.snapshots, err = h.store.Snapshot(h.t.Context(), ids); err != nil {
 		h.t.Fatal(err)

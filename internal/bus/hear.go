@@ -55,7 +55,7 @@ func (s *session) hear(ctx context.Context, n *pgconn.Notification) error {
 			s.metrics.ignored.WithLabelValues(reason).Inc()
 		}
 	}
-	if loud := s.load.hear(time.Now(), notices, s.gate.rows); loud != none {
+	if loud := s.load.hear(time.Now(), notices, s.gate.held.Rows); loud != none {
 		return s.letGo(ctx, loud)
 	}
 	return nil

@@ -55,12 +55,12 @@ func (b *Bus) listenOnce(ctx context.Context) error {
 	}
 	// From here on nothing is missed, and what came before is unknown.
 	b.load.reset()
+	b.tended.Store(new(tended))
 	b.Store.Reset() // rows are to be read from the server that we listen to now
 	b.Hub.Relisten()
 	b.wakeProbe()
 	defer context.AfterFunc(ctx, b.interrupt)()
 	s := &session{Bus: b, conn: conn, gate: gate{earlier: make(map[byte]job.Visibility)}}
-	s.observe()
 	for {
 		if err := s.next(ctx); err != nil {
 			return err
@@ -123,18 +123,19 @@ type order struct {
 	done chan struct{}
 }
 
-// orderTimeout is how long whoever orders something waits. Nothing that is ordered waits for a lock, so this is for a
+// orderTimeout is how long the reader waits for what it orders. Nothing that is ordered waits for a lock, so this is for a
 // session that hangs: who comes then is not to wait until the probe finds that out.
 const orderTimeout = time.Second
 
-// order has something done by the session between two notifications, and waits for that, a moment at most. It is done
-// later then, by this session or the next one.
-func (b *Bus) order(ctx context.Context, do func(*session, context.Context) error) {
-	o := order{do, make(chan struct{})}
+// tend has the session tend to its locks between two notifications, and waits for that, a moment at most. It is done
+// later then, by this session or the next one. Only the reader calls it.
+func (b *Bus) tend(ctx context.Context) {
+	o := order{(*session).tend, make(chan struct{})}
 	select {
 	case b.orders <- o:
+		b.last = o
 	default:
-		return // what was ordered before hangs
+		o = b.last // which is under way
 	}
 	b.interrupt()
 	b.mu.Lock()

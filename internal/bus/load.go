@@ -3,12 +3,10 @@ package bus
 import (
 	"cmp"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
-	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
 )
 
@@ -21,8 +19,6 @@ const (
 	budget = 500
 	// busyBudget is the budget while any bucket is busy: then the writers are at full speed, and pay for each.
 	busyBudget = 50
-	// fast is how many changes of a job in a second are too many for it to be told again: it costs less to be read.
-	fast = 3
 	// A bucket is busy at least for leastBusy, and twice as long each time that it was told again and was too loud
 	// within soon, up to mostBusy: to find out costs writers a burst of notices.
 	leastBusy = time.Second
@@ -32,12 +28,12 @@ const (
 	window = time.Second
 )
 
-// load knows how loud the buckets are. It belongs to the goroutine of the session; the one that reads counts what changed.
+// load knows how loud the buckets are. It belongs to the goroutine of the session.
 type load struct {
-	changed [len(job.Buckets{})]atomic.Int64 // jobs that reads found changed
-
+	changes          *changes // what the reader found
 	limiter          *rate.Limiter
 	halved, reviewed time.Time
+	reviewedIn       int64 // the cycle
 	buckets          [len(job.Buckets{})]loudness
 }
 
@@ -46,6 +42,7 @@ type loudness struct {
 	heard float64       // notices; halved when some come a window later
 	busy  bool          // it is read on the cycle
 	since time.Time     // it is busy or is not
+	cycle int64         // in which it became busy
 	stay  time.Duration // it was busy at least, last time
 	until time.Time     // it is busy at least
 }
@@ -61,7 +58,7 @@ func (l *load) allow(budget int) {
 	}
 }
 
-// hear counts notices about the armed buckets. It returns which of them have become too loud, if the budget is overdrawn.
+// hear counts notices. It returns which of the armed buckets have become too loud, if the budget is overdrawn.
 func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (loud job.Buckets) {
 	if now.Sub(l.halved) > window {
 		l.halved = now
@@ -71,28 +68,24 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 	}
 	told := 0
 	for _, n := range notices {
-		if b := n.Job.Bucket(); n.Kind != job.KindItem && armed[b] { // items have no row to read instead
-			l.buckets[b].heard++
+		one := &l.buckets[n.Job.Bucket()]
+		// Items have no row to read instead, and what is busy has been let go already. What is only watched elsewhere costs
+		// the same.
+		if n.Kind != job.KindItem && !one.busy {
+			one.heard++
 			told++
 		}
 	}
 	if told == 0 || l.limiter.AllowN(now, min(told, l.limiter.Burst())) {
-		return loud
+		return none
 	}
 	// The writers will be faster than they were while they had to wait for one another, so only little is kept.
-	quietest := make([]int, 0, len(armed))
-	for b := range armed {
-		if armed[b] {
-			quietest = append(quietest, b)
-		}
-	}
-	slices.SortFunc(quietest, func(a, b int) int { return cmp.Compare(l.buckets[a].heard, l.buckets[b].heard) })
 	kept := 0.0
-	for _, b := range quietest {
+	for _, b := range quietest(armed, func(b int) float64 { return l.buckets[b].heard }) {
 		if kept += l.buckets[b].heard; kept > busyBudget {
 			loud[b] = true
-			l.changed[b].Store(0)
-			l.buckets[b].becomeBusy(now)
+			l.changes.forget(b)
+			l.buckets[b].becomeBusy(now, l.changes.cycle.Load())
 		}
 	}
 	if loud != none {
@@ -101,57 +94,76 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 	return loud
 }
 
-func (l *loudness) becomeBusy(now time.Time) {
+// quietest are these buckets, the quietest first.
+func quietest(of job.Buckets, rate func(b int) float64) []int {
+	sorted := make([]int, 0, len(of))
+	for b, in := range of {
+		if in {
+			sorted = append(sorted, b)
+		}
+	}
+	slices.SortFunc(sorted, func(a, b int) int { return cmp.Compare(rate(a), rate(b)) })
+	return sorted
+}
+
+func (l *loudness) becomeBusy(now time.Time, cycle int64) {
 	if l.stay > 0 && now.Sub(l.since) < soon {
 		l.stay = min(2*l.stay, mostBusy)
 	} else {
 		l.stay = leastBusy
 	}
-	l.busy, l.since, l.until = true, now, now.Add(l.stay)
+	l.busy, l.since, l.cycle, l.until = true, now, cycle, now.Add(l.stay)
 }
 
 // tellable returns which of the watched buckets are to be told: all that are not busy.
-func (l *load) tellable(now time.Time, watched hub.Jobs) job.Buckets {
-	if now.Sub(l.reviewed) > window {
-		l.review(now, watched)
-		l.reviewed = now
+func (l *load) tellable(now time.Time, watched job.Buckets) job.Buckets {
+	if cycle := l.changes.cycle.Load(); now.Sub(l.reviewed) > window && cycle > l.reviewedIn+1 { // a whole one since then
+		l.review(now, cycle)
+		l.reviewed, l.reviewedIn = now, cycle
 	}
-	tellable := watched.Buckets()
-	for b := range l.buckets {
-		tellable[b] = tellable[b] && !l.buckets[b].busy
+	for b := range watched {
+		watched[b] = watched[b] && !l.buckets[b].busy
 	}
-	return tellable
+	return watched
 }
 
-// review ends the business of those who are slow again, if all that is watched changes slowly enough to be told.
-func (l *load) review(now time.Time, watched hub.Jobs) {
+// review ends the business of the buckets that are slow again, the quietest first, as far as the budget goes. Jobs that
+// change in every cycle may change any number of times meanwhile, so their buckets stay busy.
+func (l *load) review(now time.Time, cycle int64) {
 	var changes [len(job.Buckets{})]float64 // a second
-	total := 0.0
+	var slow job.Buckets
+	told, would, left := 0.0, 0.0, false
 	for b, one := range l.buckets {
-		changes[b] = one.heard
-		if one.busy {
-			from := l.reviewed
-			if one.since.After(from) {
-				from = one.since
-			}
-			changes[b] = float64(l.changed[b].Swap(0)) / now.Sub(from).Seconds()
+		if !one.busy {
+			told += one.heard
+			continue
 		}
-		total += changes[b]
+		from := l.reviewed
+		if one.since.After(from) {
+			from = one.since
+		}
+		changes[b] = float64(l.changes.all[b].Load()) / now.Sub(from).Seconds()
+		known := cycle > one.cycle+alwaysCycles
+		slow[b] = known && l.changes.fast[b].Load() == 0 && now.After(one.until)
+		if slow[b] {
+			would += changes[b]
+		} else {
+			left = true
+		}
+		l.changes.forget(b)
 	}
-	if total > budget/2 {
-		return
+	most := float64(budget / 2)
+	if left || told+would > most {
+		most = busyBudget
 	}
-	left := 0
-	for b := range l.buckets {
+	for _, b := range quietest(slow, func(b int) float64 { return changes[b] }) {
+		if told += changes[b]; told > most {
+			return
+		}
 		one := &l.buckets[b]
-		if one.busy && now.After(one.until) && changes[b] <= fast*float64(watched[b]) {
-			one.busy, one.since, one.heard = false, now, 0
-		}
-		if one.busy {
-			left++
-		}
+		one.busy, one.since, one.heard = false, now, 0
 	}
-	if left == 0 {
+	if !left {
 		l.allow(budget)
 	}
 }

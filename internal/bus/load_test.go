@@ -5,38 +5,56 @@ import (
 	"testing"
 	"time"
 
-	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
 )
 
 // crowd says how many changes a second there are of each bucket's one job.
 type crowd map[byte]float64
 
-// live lets some seconds pass, in steps of a cycle. Armed buckets are heard, the others read.
-func (c crowd) live(l *load, now *time.Time, armed *job.Buckets, seconds float64) {
-	var watched hub.Jobs
-	for b := range c {
-		watched[b] = 1
+// crowded is a load under a crowd.
+type crowded struct {
+	*load
+	now   time.Time
+	armed job.Buckets
+}
+
+func newCrowded() *crowded {
+	c := &crowded{load: &load{changes: new(changes)}, now: time.Unix(1e9, 0)}
+	c.reset()
+	return c
+}
+
+func jobIn(b byte) job.ID { return job.ID(fmt.Sprintf("00000000-0000-4000-8000-0000000000%02x", b)) }
+
+// changed is what a cycle does: armed buckets are heard, the others read.
+func (c *crowded) changed(b byte, times int) {
+	if !c.armed[b] {
+		if times > 0 {
+			c.changes.add([]job.ID{jobIn(b)})
+		}
+		return
 	}
+	for range times {
+		c.armed = c.armed.Without(c.hear(c.now, []job.Notice{{Kind: job.KindState, Job: jobIn(b)}}, c.armed))
+	}
+}
+
+// live lets some seconds pass, in steps of a cycle.
+func (c *crowded) live(crowd crowd, seconds float64) {
+	var watched job.Buckets
 	owed := make(map[byte]float64)
-	for b := range c {
+	for b := range crowd {
+		watched[b] = true
 		owed[b] = float64(b) / 256 // not all at once
 	}
-	for end := now.Add(time.Duration(seconds * float64(time.Second))); now.Before(end); *now = now.Add(leastCycle) {
-		*armed = l.tellable(*now, watched)
-		for b, rate := range c {
+	for end := c.now.Add(time.Duration(seconds * float64(time.Second))); c.now.Before(end); c.now = c.now.Add(leastCycle) {
+		c.changes.nextCycle()
+		c.armed = c.tellable(c.now, watched)
+		for b, rate := range crowd {
 			owed[b] += rate * leastCycle.Seconds()
 			n := int(owed[b])
 			owed[b] -= float64(n)
-			if !armed[b] {
-				l.changed[b].Add(int64(min(n, 1)))
-				continue
-			}
-			for range n {
-				id := job.ID(fmt.Sprintf("00000000-0000-4000-8000-0000000000%02x", b))
-				loud := l.hear(*now, []job.Notice{{Kind: job.KindState, Job: id}}, *armed)
-				*armed = armed.Without(loud)
-			}
+			c.changed(b, n)
 		}
 	}
 }
@@ -63,20 +81,17 @@ func TestLoad(t *testing.T) {
 		"a crowd that is overdrawing": {everybody(4), 0, busyBudget / 4},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := new(load)
-			l.reset()
-			now := time.Unix(1e9, 0)
-			var armed job.Buckets
-			tt.crowd.live(l, &now, &armed, 10)
-			if n := armed.Len(); n < tt.least || n > tt.most {
+			c := newCrowded()
+			c.live(tt.crowd, 10)
+			if n := c.armed.Len(); n < tt.least || n > tt.most {
 				t.Errorf("%d buckets are armed, want %d to %d", n, tt.least, tt.most)
 			}
 			// When all are slow again, all are told again.
 			for b := range tt.crowd {
 				tt.crowd[b] = min(tt.crowd[b], 0.5)
 			}
-			tt.crowd.live(l, &now, &armed, 2*mostBusy.Seconds())
-			if n := armed.Len(); n != len(tt.crowd) {
+			c.live(tt.crowd, 2*mostBusy.Seconds())
+			if n := c.armed.Len(); n != len(tt.crowd) {
 				t.Errorf("%d buckets are armed after all are slow, want %d", n, len(tt.crowd))
 			}
 		})
@@ -85,18 +100,17 @@ func TestLoad(t *testing.T) {
 
 // A bucket that is told again and again becomes too loud is tried less and less often.
 func TestLoadDoesNotFlap(t *testing.T) {
-	l := new(load)
-	l.reset()
-	now := time.Unix(1e9, 0)
-	var armed job.Buckets
+	c := newCrowded()
 	switches, before := 0, job.Buckets{}
-	for range 600 { // seconds in which the bucket's other jobs are loud and the one that is read is quiet
-		crowd{7: 2000}.live(l, &now, &armed, 0.1)
-		l.changed[7].Store(0)
-		if armed != before {
+	for range 600 { // a minute in which what is loud comes in bursts, and what is read is quiet
+		c.live(crowd{7: 0}, 0.1)
+		if c.armed[7] {
+			c.changed(7, 200)
+		}
+		if c.armed != before {
 			switches++
 		}
-		before = armed
+		before = c.armed
 	}
 	if switches > 40 {
 		t.Errorf("%d switches in a minute", switches)
@@ -106,15 +120,68 @@ func TestLoadDoesNotFlap(t *testing.T) {
 	}
 }
 
+// A job that was changed very often at once, and is else changed a few times a second, is told again.
+func TestBurstPasses(t *testing.T) {
+	for _, rate := range []float64{0, 1, 5} {
+		c := newCrowded()
+		c.live(crowd{7: rate}, 1)
+		c.changed(7, 10*budget)
+		if c.armed[7] {
+			t.Fatal("a burst is told")
+		}
+		if c.live(crowd{7: rate}, 3); !c.armed[7] {
+			t.Errorf("with %g changes a second it is not told after a burst", rate)
+		}
+	}
+}
+
+// Nor does it hide among others that are slow, or behind a cycle that is long.
+func TestJobThatChangesInEveryCycleIsNotTold(t *testing.T) {
+	for _, seconds := range []float64{0.1, 1, 4} {
+		c := newCrowded()
+		c.armed = c.tellable(c.now, every)
+		c.changed(7, 10*budget)
+		for at := 0.0; at < 60; at += seconds {
+			c.changes.nextCycle()
+			for elapsed := 0.0; elapsed < seconds; elapsed += 0.1 {
+				c.now = c.now.Add(leastCycle)
+				c.armed = c.tellable(c.now, every)
+			}
+			if c.armed[7] {
+				t.Errorf("with a cycle of %g s it is told again after %g s", seconds, at)
+				break
+			}
+			c.changes.add([]job.ID{jobIn(7)})
+		}
+	}
+}
+
 func TestItemsDoNotCount(t *testing.T) {
-	l := new(load)
-	l.reset()
-	var armed job.Buckets
-	armed[0] = true
+	c := newCrowded()
+	c.armed[0] = true
 	for range 10 * budget {
-		if loud := l.hear(time.Unix(1e9, 0), []job.Notice{{Kind: job.KindItem, Job: "00000000-0000-4000-8000-000000000000"}}, armed); loud != (job.Buckets{}) {
+		if loud := c.hear(c.now, []job.Notice{{Kind: job.KindItem, Job: jobIn(0)}}, c.armed); loud != none {
 			t.Fatal("items, which have no row to read, made it busy")
 		}
+	}
+}
+
+// All that is notified keeps the writers of the database waiting, whoever asked for it.
+func TestWhatIsWatchedElsewhereCounts(t *testing.T) {
+	c := newCrowded()
+	c.armed[0], c.armed[1] = true, true
+	for range 100 {
+		c.changed(0, 1)
+	}
+	for range budget {
+		loud := c.hear(c.now, []job.Notice{{Kind: job.KindState, Job: jobIn(2)}}, c.armed)
+		if loud[1] || loud[2] {
+			t.Fatal("what is quiet, or not armed, is let go")
+		}
+		c.armed = c.armed.Without(loud)
+	}
+	if c.armed[0] {
+		t.Error("the loudest is told still")
 	}
 }
 

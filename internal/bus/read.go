@@ -19,27 +19,26 @@ const (
 // read reads what the hub wants, one statement after another: a later one sees all that an earlier one saw, which is
 // what the hub relies on. The backstop makes the hub want everything, and the cycle what is not told.
 func (b *Bus) read(ctx context.Context) {
-	backstop, cycle := time.NewTimer(jitter(b.BackstopInterval)), time.NewTimer(leastCycle)
+	backstop, tick := time.NewTimer(jitter(b.BackstopInterval)), time.NewTicker(leastCycle)
 	defer backstop.Stop()
-	defer cycle.Stop()
+	defer tick.Stop()
+	var cycle time.Time // when the next is due
 	for {
-		due := false // a cycle is
 		select {
 		case <-ctx.Done():
 			return
 		case <-backstop.C:
 			b.Hub.Sweep()
-			b.order(ctx, (*session).release)
 			backstop.Reset(jitter(b.BackstopInterval))
-		case <-cycle.C:
-			due = true
+		case <-tick.C:
+			last := b.tended.Load()
+			if watched, kept := b.Hub.Watched(); last.left || last.watched != watched || last.kept != kept {
+				b.tend(ctx)
+			}
+			if !time.Now().Before(cycle) {
+				cycle = time.Now().Add(b.poll())
+			}
 		case <-b.Hub.Wanted():
-		}
-		if b.Hub.Unarmed() || due && b.unsettled.Load() {
-			b.order(ctx, (*session).tend) // before the read, so that nothing changes unnoticed after it
-		}
-		if due {
-			cycle.Reset(b.poll())
 		}
 		b.readSome(ctx)
 	}
@@ -47,10 +46,17 @@ func (b *Bus) read(ctx context.Context) {
 
 // readSome reads a statement's worth of jobs.
 func (b *Bus) readSome(ctx context.Context) {
-	ids, epoch := b.Hub.Take(readLimit)
+	ids := b.Hub.Next(readLimit)
 	if len(ids) == 0 {
 		return
 	}
+	for _, id := range ids {
+		if !b.tended.Load().kept[id.Bucket()] {
+			b.tend(ctx) // before the read, so that nothing changes unnoticed after it, and no item
+			break
+		}
+	}
+	epoch := b.Hub.Take(ids)
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	start := time.Now()
@@ -67,7 +73,5 @@ func (b *Bus) readSome(ctx context.Context) {
 		return
 	}
 	b.cost.observe(len(ids), took)
-	for _, id := range b.Hub.Settle(epoch, snapshots) {
-		b.load.changed[id.Bucket()].Add(1)
-	}
+	b.changes.add(b.Hub.Settle(epoch, snapshots))
 }

@@ -96,8 +96,8 @@ func open(t *testing.T, a *API, query string) (*viewer, <-chan struct{}) {
 		handler.ServeHTTP(v, r)
 	}()
 	synctest.Wait()
-	if ids, epoch := a.Hub.Take(10); len(ids) > 0 {
-		a.Hub.Settle(epoch, []job.Snapshot{{ID: someJob, Found: true, State: running(1)}})
+	if ids := a.Hub.Next(10); len(ids) > 0 {
+		a.Hub.Settle(a.Hub.Take(ids), []job.Snapshot{{ID: someJob, Found: true, State: running(1)}})
 	}
 	return v, ended
 }

@@ -13,7 +13,7 @@ func BenchmarkFanOut(b *testing.B) {
 	h := liveHub()
 	w, _, _ := h.join(jobA)
 	defer w.Close()
-	_, epoch := h.Take(10)
+	_, epoch := take(h, 10)
 	h.Settle(epoch, []job.Snapshot{row(running(1), 2)})
 	var told, ended sync.WaitGroup
 	stop := make(chan struct{})

@@ -123,7 +123,7 @@ func TestForeignIDsMeanEverything(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	h := liveHub()
 	w, _, _ := h.join(jobA)
-	_, epoch := h.Take(1)
+	_, epoch := take(h, 1)
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	f.Add("")
 	f.Add(w.topic.tag + "-2")

@@ -62,29 +62,47 @@ func (h *Hub) Relisten() {
 	}
 }
 
-// Wanted holds a token when there is something to Take.
+// Wanted holds a token when there is a Next.
 func (h *Hub) Wanted() <-chan struct{} { return h.wake }
 
-// Take hands out at most limit jobs that are to be read now, first those that somebody waits for, and the epoch to name
-// to Settle.
-func (h *Hub) Take(limit int) (ids []job.ID, epoch uint64) {
+// Next returns at most limit jobs that are to be read now, first those that somebody waits for.
+func (h *Hub) Next(limit int) (ids []job.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, some := range []map[job.ID]*topic{h.urgent, h.wanted} {
-		for id, t := range some {
-			if len(ids) == limit {
-				h.want(t) // there is more
-				return ids, h.epoch
-			}
+	for id := range h.urgent {
+		if len(ids) == limit {
+			return ids
+		}
+		ids = append(ids, id)
+	}
+	for id := range h.wanted {
+		if len(ids) == limit {
+			return ids
+		}
+		if h.urgent[id] == nil {
 			ids = append(ids, id)
-			delete(h.urgent, id)
-			delete(h.wanted, id)
+		}
+	}
+	return ids
+}
+
+// Take says that these jobs are about to be read, and returns the epoch to name to Settle.
+func (h *Hub) Take(ids []job.ID) (epoch uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range ids {
+		delete(h.urgent, id)
+		delete(h.wanted, id)
+		if t := h.topics[id]; t != nil {
 			t.reading, t.awaited, t.begun = append(t.reading, t.awaited...), nil, true
 			t.armed = h.gate.armed[id.Bucket()]
 			t.readBegins()
 		}
 	}
-	return ids, h.epoch
+	if len(h.wanted) > 0 {
+		h.wakeUp()
+	}
+	return h.epoch
 }
 
 // Settle takes in what a read begun after Take has seen, and returns the jobs of which it showed something new. Reads

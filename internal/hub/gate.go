@@ -3,49 +3,27 @@ package hub
 import "jobprogress/internal/job"
 
 // The database notifies the changes of a job only where the bus asks for it, by bucket: that is armed. All changes of an
-// armed bucket's jobs are told, but for those of transactions that began before. Of others some may be, and they may be halves of transactions, so none is shown: their
-// rows are read. A read proves something only under the rule under which it began.
+// armed bucket's jobs are told, but for those of transactions that began before. Of others some may be, and they may be
+// halves of transactions, so none is shown: their rows are read. A read proves something only under the rule under which
+// it began.
 type gate struct {
-	jobs  Jobs
-	armed [len(job.Buckets{})]uint64 // which time of being armed this is; 0 is not armed
-	times uint64
+	topics, watchers [len(job.Buckets{})]int
+	armed            [len(job.Buckets{})]uint64 // which time of being armed this is; 0 is not armed
+	times            uint64
 }
 
-// Jobs counts topics by bucket.
-type Jobs [len(job.Buckets{})]int
-
-// Buckets are those that have any.
-func (j Jobs) Buckets() (buckets job.Buckets) {
-	for b, n := range j {
-		buckets[b] = n > 0
-	}
-	return buckets
-}
-
-// Watched counts the topics there are.
-func (h *Hub) Watched() Jobs {
+// Watched are the buckets of the jobs that somebody watches, and those of all topics, which linger.
+func (h *Hub) Watched() (watched, kept job.Buckets) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.gate.jobs
-}
-
-// Unarmed tells whether there are topics in buckets that are not armed.
-func (h *Hub) Unarmed() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.unarmed()
-}
-
-func (h *Hub) unarmed() bool {
-	for b, n := range h.gate.jobs {
-		if n > 0 && h.gate.armed[b] == 0 {
-			return true
-		}
+	for b := range kept {
+		watched[b], kept[b] = h.gate.watchers[b] > 0, h.gate.topics[b] > 0
 	}
-	return false
+	return watched, kept
 }
 
-// Arm says that every transaction that begins from now on tells what it changes of these buckets' jobs. What changed until now is to be read.
+// Arm says that every transaction that begins from now on tells what it changes of these buckets' jobs. What changed
+// until now is to be read.
 func (h *Hub) Arm(buckets job.Buckets) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -81,7 +59,11 @@ func (h *Hub) Want(buckets job.Buckets) {
 func (h *Hub) Poll() (jobs int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.unarmed() {
+	quiet := true
+	for b, n := range h.gate.watchers {
+		quiet = quiet && (n == 0 || h.gate.armed[b] != 0)
+	}
+	if quiet {
 		return 0
 	}
 	for id, t := range h.topics {

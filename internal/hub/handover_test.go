@@ -25,12 +25,12 @@ func TestSnapshotOlderThanTheTopicIsIgnored(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
 	h.Sweep()
-	_, epoch := h.Take(10)
+	_, epoch := take(h, 10)
 	h.Apply(notice(running(2), 100))
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	expect(t, w.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
 	h.Sweep()
-	_, epoch = h.Take(10)
+	_, epoch = take(h, 10)
 	h.Settle(epoch, []job.Snapshot{row(running(3), 101)})
 	expect(t, w.Changes(Cursor{}), progressEvent(3), statusEvent(job.Running))
 }
@@ -49,11 +49,11 @@ func TestNoticeBeforeTheFirstSnapshot(t *testing.T) {
 			h := liveHub()
 			w, awaited, _ := h.join(jobA)
 			defer w.Close()
-			_, epoch := h.Take(10)
+			_, epoch := take(h, 10)
 			h.Apply(notice(running(2), 100))
 			h.Settle(epoch, []job.Snapshot{tt.snapshot})
 			if !tt.snapshot.Found {
-				ids, epoch := h.Take(10)
+				ids, epoch := take(h, 10)
 				if len(ids) != 1 {
 					t.Fatal("the row is not looked at again")
 				}
@@ -69,14 +69,14 @@ func TestNewListenForgetsTransactionsAndReadsAgain(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(5), 1000))
 	h.Sweep()
-	_, before := h.Take(10)
+	_, before := take(h, 10)
 	relisten(h)
 
 	// A read that began before the LISTEN may miss what was committed before it and notified to nobody.
 	h.Settle(before, []job.Snapshot{row(running(4), 1000)})
 	expect(t, w.Changes(Cursor{}), progressEvent(5), statusEvent(job.Running))
 
-	ids, epoch := h.Take(10)
+	ids, epoch := take(h, 10)
 	if len(ids) != 1 {
 		t.Fatal("the topic is not read again")
 	}
@@ -91,7 +91,7 @@ func TestForgedNoticeDoesNotOutliveTheNextRead(t *testing.T) {
 	w := watch(t, h, row(running(5), 100))
 	h.Apply(notice(running(9), 1<<60))
 	h.Sweep()
-	_, epoch := h.Take(10)
+	_, epoch := take(h, 10)
 	h.Settle(epoch, []job.Snapshot{row(running(5), 101)})
 	expect(t, w.Changes(Cursor{}), progressEvent(5), statusEvent(job.Running))
 }

@@ -83,9 +83,10 @@ func (h *Hub) join(id job.ID) (w *Watcher, r *read, begun bool) {
 	if t == nil {
 		t = newTopic(id, h.metrics.encoded)
 		h.topics[id] = t
-		h.gate.jobs[id.Bucket()]++
+		h.gate.topics[id.Bucket()]++
 	}
 	t.watchers++
+	h.gate.watchers[id.Bucket()]++
 	w = &Watcher{hub: h, topic: t}
 	switch {
 	case h.live && t.current():
@@ -100,6 +101,7 @@ func (h *Hub) leave(t *topic) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.watchers--
+	h.gate.watchers[t.id.Bucket()]--
 	if t.watchers > 0 {
 		return
 	}
@@ -113,7 +115,7 @@ func (h *Hub) leave(t *topic) {
 func (h *Hub) forget(t *topic) {
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
-		h.gate.jobs[t.id.Bucket()]--
+		h.gate.topics[t.id.Bucket()]--
 		delete(h.wanted, t.id)
 		delete(h.urgent, t.id)
 	}

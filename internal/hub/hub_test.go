@@ -47,6 +47,12 @@ func itemNotice(id, status string) job.Notice {
 	return job.Notice{Kind: job.KindItem, Job: jobA, Item: job.Item{ItemID: id, ItemKind: "song", Status: status}}
 }
 
+// take begins a read of what is to be read.
+func take(h *Hub, limit int) (ids []job.ID, epoch uint64) {
+	ids = h.Next(limit)
+	return ids, h.Take(ids)
+}
+
 // liveHub is a hub that hears everything of jobA.
 func liveHub() *Hub {
 	h := New(prometheus.NewRegistry())
@@ -67,7 +73,7 @@ func watch(t *testing.T, h *Hub, s job.Snapshot) *Watcher {
 	w, read, _ := h.join(jobA)
 	t.Cleanup(w.Close)
 	if read != nil {
-		_, epoch := h.Take(10)
+		_, epoch := take(h, 10)
 		h.Settle(epoch, []job.Snapshot{s})
 		<-read.done
 	}
@@ -236,7 +242,7 @@ func TestWatchersShareOneReadAndOneEncoding(t *testing.T) {
 	for len(watchers) < viewers {
 		select {
 		case <-h.Wanted():
-			if ids, epoch := h.Take(10); len(ids) > 0 {
+			if ids, epoch := take(h, 10); len(ids) > 0 {
 				reads++
 				h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 			}
@@ -259,7 +265,7 @@ func TestUnknownJobIsNotFoundAndNotRemembered(t *testing.T) {
 	h := liveHub()
 	go func() {
 		<-h.Wanted()
-		_, epoch := h.Take(10)
+		_, epoch := take(h, 10)
 		h.Settle(epoch, []job.Snapshot{{ID: jobA}})
 	}()
 	if _, err := h.Watch(t.Context(), jobA); !errors.Is(err, ErrNotFound) {
@@ -274,7 +280,7 @@ func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
 	h := liveHub()
 	first, _, _ := h.join(jobA)
 	defer first.Close()
-	_, tooEarly := h.Take(10)
+	_, tooEarly := take(h, 10)
 	found := make(chan error, 1)
 	go func() {
 		w, err := h.Watch(t.Context(), jobA)
@@ -291,7 +297,7 @@ func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
 	h.Settle(tooEarly, []job.Snapshot{{ID: jobA}})
 	var epoch uint64
 	for ids := []job.ID(nil); len(ids) == 0; time.Sleep(time.Millisecond) {
-		ids, epoch = h.Take(10)
+		ids, epoch = take(h, 10)
 	}
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	if err := <-found; err != nil {
@@ -302,7 +308,7 @@ func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
 func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
 	h := liveHub()
 	first, _, _ := h.join(jobA)
-	_, before := h.Take(10)
+	_, before := take(h, 10)
 	first.Close()
 	second, read, _ := h.join(jobA)
 	defer second.Close()
@@ -312,7 +318,7 @@ func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
 		t.Fatal("answered by a read that had begun before")
 	default:
 	}
-	_, epoch := h.Take(10)
+	_, epoch := take(h, 10)
 	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
 	<-read.done
 	expect(t, second.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
@@ -324,13 +330,13 @@ func TestThoseWhoWaitAreReadFirst(t *testing.T) {
 		w, _, _ := h.join(job.ID(fmt.Sprintf("bbbbbbbb-0000-4000-8000-%012d", i)))
 		defer w.Close()
 	}
-	h.Take(100)
+	take(h, 100)
 	for _, topic := range h.topics {
 		h.reread(topic)
 	}
 	w, _, _ := h.join(jobA)
 	defer w.Close()
-	if ids, _ := h.Take(1); ids[0] != jobA {
+	if ids, _ := take(h, 1); ids[0] != jobA {
 		t.Errorf("read is %v", ids)
 	}
 }
@@ -354,13 +360,13 @@ func TestReadThatFailsIsToldAndTriedAgainForThoseWhoWatch(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	ids, _ := h.Take(10)
+	ids, _ := take(h, 10)
 	h.Fail(ids, errors.New("down"))
 	if err := <-failed; !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error %v, want ErrUnavailable", err)
 	}
 	expect(t, w.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
-	if ids, _ := h.Take(10); len(ids) != 1 {
+	if ids, _ := take(h, 10); len(ids) != 1 {
 		t.Error("the job is no longer wanted")
 	}
 }
@@ -381,7 +387,7 @@ func TestRefreshWaitsForAReadThatBeginsAfterIt(t *testing.T) {
 	h := liveHub()
 	w := watch(t, h, row(running(1), 100))
 	h.Sweep()
-	_, epoch := h.Take(10)
+	_, epoch := take(h, 10)
 	refreshed := make(chan error, 1)
 	go func() { refreshed <- w.Refresh(t.Context()) }()
 	<-h.Wanted()
@@ -391,7 +397,7 @@ func TestRefreshWaitsForAReadThatBeginsAfterIt(t *testing.T) {
 		t.Error("content with a read that had begun before")
 	case <-time.After(10 * time.Millisecond):
 	}
-	_, epoch = h.Take(10)
+	_, epoch = take(h, 10)
 	h.Settle(epoch, []job.Snapshot{row(running(2), 101)})
 	if err := <-refreshed; err != nil {
 		t.Error(err)
@@ -404,7 +410,7 @@ func TestDeletedJobEndsItsViewersAndIsForgotten(t *testing.T) {
 	w := watch(t, h, row(running(1), 100))
 	seen := w.Changes(Cursor{})
 	h.Apply(job.Notice{Kind: job.KindRow, Job: jobA})
-	ids, epoch := h.Take(10)
+	ids, epoch := take(h, 10)
 	if len(ids) != 1 {
 		t.Fatal("the row is not looked at")
 	}

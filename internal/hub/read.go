@@ -2,7 +2,7 @@ package hub
 
 import "context"
 
-// read is a read of a row that somebody waits for. A topic's reads are awaited until Take hands its job out, then
+// read is a read of a row that somebody waits for. A topic's reads are awaited until Take names its job, then
 // reading until Settle or Fail.
 type read struct {
 	done chan struct{}
@@ -35,6 +35,10 @@ func (h *Hub) await(t *topic) *read {
 // want has the topic read. The caller holds mu.
 func (h *Hub) want(t *topic) {
 	h.wanted[t.id] = t
+	h.wakeUp()
+}
+
+func (h *Hub) wakeUp() {
 	select {
 	case h.wake <- struct{}{}:
 	default:
