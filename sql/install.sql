@@ -140,10 +140,11 @@ begin
     return null;
   end if;
   if tg_op = 'UPDATE' and new.id = old.id then
-    if old.status is not distinct from new.status
-      and old.account_id is not distinct from new.account_id
+    -- As text, which every type can be compared as in this search_path.
+    if old.status::text is not distinct from new.status::text
+      and old.account_id::text is not distinct from new.account_id::text
       and old.progress is not distinct from new.progress
-      and old.error is not distinct from new.error
+      and old.error::text is not distinct from new.error::text
     then
       return null;
     end if;
@@ -156,7 +157,7 @@ begin
       'account', new.account_id::text,
       'status', left(new.status::text, 64),
       'progress', jobprogress.counts(new.progress)::json,
-      'error', jobprogress.cut(new.error, 1000)
+      'error', jobprogress.cut(new.error::text, 1000)
     )::text;
     payload := jobprogress.seal(payload);
     -- More than NOTIFY takes, 7,999 bytes, would abort the writer: look at the row.
@@ -325,7 +326,7 @@ begin
         job.type::text,
         left(job.status::text, 64),
         jobprogress.counts(job.progress),
-        jobprogress.cut(job.error, 1000),
+        jobprogress.cut(job.error::text, 1000),
         jobprogress.moment(job.created_at),
         jobprogress.moment(job.started_at),
         jobprogress.moment(job.completed_at),
@@ -373,11 +374,12 @@ begin
   end if;
 
   -- The same is asked of rows in WHEN, at the update itself, before anything is read, compared, queued or built; and in
-  -- as few words as can be, for they are parsed anew for each statement. By the old id: a job that gets another one is
-  -- watched under that, if at all.
+  -- as few words as can be, for they are parsed anew for each statement: with AND, which PostgreSQL evaluates from left to
+  -- right, though it does not promise to. The other way round everything would be notified. By the old id: a job that gets
+  -- another one is watched under that, if at all.
   watched := case gate
-    when 'on' then 'not case when pg_catalog.pg_try_advisory_lock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15))
-      then pg_catalog.pg_advisory_unlock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15)) else false end'
+    when 'on' then 'not (pg_catalog.pg_try_advisory_lock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15))
+      and pg_catalog.pg_advisory_unlock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15)))'
     else 'true'
   end;
 

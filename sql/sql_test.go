@@ -207,6 +207,38 @@ func TestWriterMayChangeTheTableInTheSameTransaction(t *testing.T) {
 		commit`)
 }
 
+// As those of extensions are, whose operators the triggers don't see.
+func TestColumnsOfATypeWithoutEquality(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	admin := session(t, url)
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, `create type word;
+		create function word_in(cstring) returns word language internal strict immutable as 'textin';
+		create function word_out(word) returns cstring language internal strict immutable as 'textout';
+		create type word (input = word_in, output = word_out, like = text);
+		alter table job alter status drop default, alter status type word using status::text::word,
+			drop account_id, add account_id word, alter error type word using error::text::word`)
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	listener, writer := listen(t, url), session(t, url)
+	id := uuid.NewString()
+	exec(t, writer, `insert into job (id, account_id, type, status) values ($1, $2::text::word, 'matching', 'pending')`, id, ada)
+	exec(t, writer, `update job set updated_at = now()`)
+	silent(t, listener, writer)
+	exec(t, writer, `update job set status = 'running', error = 'odd'`)
+	n := next(t, listener)
+	if n.Kind != job.KindState || n.State.Status != job.Running || n.State.Error != "odd" || n.State.Account != ada {
+		t.Errorf("notice %+v", n)
+	}
+	if got := snapshot(t, url, job.ID(id)); got.State != n.State {
+		t.Errorf("read %+v, notified %+v", got.State, n.State)
+	}
+}
+
 func TestOddMomentsAndChangedIDs(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

@@ -9,7 +9,7 @@ import (
 )
 
 // card is the table of what was measured, in Markdown.
-func (b *bench) card(slow slowness) string {
+func (b *bench) card(slow slowness, many *measured) string {
 	var t strings.Builder
 	fmt.Fprintf(&t, "Commits a second as a ratio to no trigger, medians of %d interleaved rounds of %s in one run: %d jobs, writers at full\nspeed, fsync on, %d cores for everything.\n\n",
 		b.rounds, b.time, jobs, runtime.NumCPU())
@@ -54,6 +54,8 @@ func (b *bench) card(slow slowness) string {
 	frames, bare := quantile(slow.frames, 0.5), quantile(slow.bare, 0.5)
 	fmt.Fprintf(&t, "Slow work, %d jobs with %d updates a second altogether: %s from the update to the frame at the median, %s for 99 of 100; to a\nbare LISTEN loop beside it %s and %s, which is %.2f.\n",
 		slowJobs, slowRate, ms(frames), ms(quantile(slow.frames, 0.99)), ms(bare), ms(quantile(slow.bare, 0.99)), frames.Seconds()/bare.Seconds())
+	fmt.Fprintf(&t, "\n%d watched jobs, all of them changing, %d writers at full speed: the sessions of the server take %.1f %% of a processor of the\ndatabase; behind %s and %s.\n",
+		manyJobs, most, 100*median(many.processor), ms(quantile(many.behind, 0.5)), ms(quantile(many.behind, 0.99)))
 	return t.String()
 }
 

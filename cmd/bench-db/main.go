@@ -68,12 +68,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.server.Stop()
-	for _, s := range subjects() {
+	b.subjects = subjects()
+	for _, s := range b.subjects {
 		defer s.close() // also of what was prepared only in part
 		if err := s.prepare(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		b.subjects = append(b.subjects, s)
 	}
 	for _, n := range writers {
 		for round := range b.rounds {
@@ -90,7 +90,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("slow work: %w", err)
 	}
-	card := b.card(slow)
+	many, err := b.manyJobs(ctx)
+	if err != nil {
+		return fmt.Errorf("many jobs: %w", err)
+	}
+	card := b.card(slow, many)
 	fmt.Print(card)
 	if b.readme == "" {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ var doneInNotice = regexp.MustCompile(`"done":(\d+)`)
 
 // slowWork has a few watched jobs updated a few times a second.
 func (b *bench) slowWork(ctx context.Context) (slow slowness, err error) {
-	s := b.subjects[3] // of which these are watched, and some more
+	s := b.subjects[slices.IndexFunc(b.subjects, func(s *subject) bool { return s.watched >= slowJobs })]
 	if err := s.service.calm(ctx); err != nil {
 		return slow, err
 	}

@@ -22,7 +22,8 @@ type subject struct {
 	name    string
 	attach  func(ctx context.Context, databaseURL string) error // nil: nothing
 	serve   bool                                                // a server is there
-	watched int                                                 // jobs, each by one viewer
+	jobs    int                                                 // in the table
+	watched int                                                 // of them, each by one viewer
 	plain   bool                                                // somebody else listens
 
 	url      string
@@ -36,23 +37,25 @@ type subject struct {
 // measured is what the rounds gave.
 type measured struct {
 	commits, notices, reads []float64 // a second, one of each round
+	processor               []float64 // of the database's, that the server takes; one of each round
 	behind                  []time.Duration
 	inexact                 int // viewers that did not end at the row's last state
 }
 
-func subjects() []*subject {
-	install := func(ungated bool) func(context.Context, string) error {
-		return func(ctx context.Context, url string) error {
-			return store.Install(ctx, url, store.Installation{Table: "job", Ungated: ungated})
-		}
+func install(ungated bool) func(context.Context, string) error {
+	return func(ctx context.Context, url string) error {
+		return store.Install(ctx, url, store.Installation{Table: "job", Ungated: ungated})
 	}
+}
+
+func subjects() []*subject {
 	return []*subject{
-		{name: "no trigger"},
-		{name: "plain NOTIFY trigger", attach: attachPlain, plain: true},
-		{name: "attached, nobody watches", attach: install(false), serve: true},
-		{name: "attached, 10 % watched", attach: install(false), serve: true, watched: jobs / 10},
-		{name: "attached, every job watched", attach: install(false), serve: true, watched: jobs},
-		{name: "attached, gate off, nobody watches", attach: install(true), serve: true},
+		{name: "no trigger", jobs: jobs},
+		{name: "plain NOTIFY trigger", jobs: jobs, attach: attachPlain, plain: true},
+		{name: "attached, nobody watches", jobs: jobs, attach: install(false), serve: true},
+		{name: "attached, 10 % watched", jobs: jobs, attach: install(false), serve: true, watched: jobs / 10},
+		{name: "attached, every job watched", jobs: jobs, attach: install(false), serve: true, watched: jobs},
+		{name: "attached, gate off, nobody watches", jobs: jobs, attach: install(true), serve: true},
 	}
 }
 
@@ -84,7 +87,7 @@ func (s *subject) prepare(ctx context.Context, b *bench) (err error) {
 	// Room on each page for the versions of a row, as any table gets that is updated for a while.
 	err = execute(ctx, s.url, sql.Job+`; alter table job set (fillfactor = 50);
 		insert into job (id, account_id, type, status, progress)
-		select `+fmt.Sprintf(jobID, "i")+`, '`+account+`', 'matching', 'running', '{"total": 9000000000000000}' from generate_series(1, `+fmt.Sprint(jobs)+`) as i;
+		select `+fmt.Sprintf(jobID, "i")+`, '`+account+`', 'matching', 'running', '{"total": 9000000000000000}' from generate_series(1, `+fmt.Sprint(s.jobs)+`) as i;
 		analyze job`)
 	if err != nil {
 		return err
@@ -172,13 +175,22 @@ func (s *subject) round(ctx context.Context, b *bench, writers int) error {
 	if err != nil {
 		return err
 	}
+	used, err := processor(ctx, s.admin)
+	if err != nil {
+		return err
+	}
 	s.audience.begin()
 	start := time.Now()
-	commits, err := s.pgbench(ctx, b, script(jobs), "-c", fmt.Sprint(writers), "-j", "1", "-T", fmt.Sprint(int(b.time.Seconds())))
+	commits, err := s.pgbench(ctx, b, script(s.jobs), "-c", fmt.Sprint(writers), "-j", "1", "-T", fmt.Sprint(int(b.time.Seconds())))
 	if err != nil {
 		return err
 	}
 	took := time.Since(start).Seconds()
+	usedNow, err := processor(ctx, s.admin)
+	if err != nil {
+		return err
+	}
+	m.processor = append(m.processor, (usedNow-used).Seconds()/took)
 	after, err := s.service.counts(ctx)
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ func (b *Bus) Calm(ctx context.Context, bucket byte) {
 
 // orderNow waits until it is done.
 func (b *Bus) orderNow(ctx context.Context, do func(*session, context.Context) error) {
-	o := order{do, make(chan struct{})}
+	o := order{do: do, done: make(chan struct{})}
 	b.orders <- o
 	b.interrupt()
 	select {

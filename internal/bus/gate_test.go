@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"jobprogress/internal/bus"
 	"jobprogress/internal/hub"
@@ -234,6 +235,37 @@ func TestLockThatSomebodyElseHolds(t *testing.T) {
 	r.counts(`jobprogress_buckets{mode="armed"} 1`)
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 8}'`)
 	r.sees(w, `"done":8`)
+}
+
+// The database's table of locks is full, so it refuses ours.
+func TestNoRoomForLocks(t *testing.T) {
+	t.Parallel()
+	_, url := pgtest.Own(t, "max_locks_per_transaction=10", "max_connections=20")
+	r := start(t, url, time.Hour)
+	r.live(true)
+	hog := connect(t, url)
+	const room = 30
+	_, err := hog.Exec(t.Context(), `select pg_advisory_lock(1, i) from generate_series(1, 1000000) as i`)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "53200" {
+		t.Fatalf("the table is not full: %v", err)
+	}
+	exec(t, hog, `select pg_advisory_unlock(1, i) from generate_series(1, $1) as i`, room)
+	var watchers []*hub.Watcher
+	for b := range byte(room) { // each bucket has two
+		watchers = append(watchers, r.watch(r.in(b)))
+	}
+	r.counts(fmt.Sprintf(`jobprogress_buckets{mode="busy"} %d`, room))
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`) // for which there is room again
+	for _, w := range watchers {
+		r.sees(w, `"done":4`)
+	}
+	exec(t, hog, `select pg_advisory_unlock_all()`)
+	r.counts(fmt.Sprintf(`jobprogress_buckets{mode="armed"} %d`, room))
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
+	for _, w := range watchers {
+		r.sees(w, `"done":5`)
+	}
+	r.counts(`jobprogress_bus_reconnects_total 0`)
 }
 
 // The pool reaches the database, and LISTEN does not come back.

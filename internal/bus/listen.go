@@ -121,21 +121,23 @@ func (b *Bus) interrupt() {
 type order struct {
 	do   func(*session, context.Context) error // an error ends the session
 	done chan struct{}
+
+	patience time.Time // until which whoever ordered it waits
 }
 
 // orderTimeout is how long the reader waits for what it orders. Nothing that is ordered waits for a lock, so this is for a
 // session that hangs: who comes then is not to wait until the probe finds that out.
 const orderTimeout = time.Second
 
-// tend has the session tend to its locks between two notifications, and waits for that, a moment at most. It is done
+// orderTend has the session tend to its locks between two notifications, and waits for that, a moment at most. It is done
 // later then, by this session or the next one. Only the reader calls it.
-func (b *Bus) tend(ctx context.Context) {
-	o := order{(*session).tend, make(chan struct{})}
+func (b *Bus) orderTend(ctx context.Context) {
+	o := order{(*session).tend, make(chan struct{}), time.Now().Add(orderTimeout)}
 	select {
 	case b.orders <- o:
 		b.last = o
 	default:
-		o = b.last // which is under way
+		o = b.last // which has not begun
 	}
 	b.interrupt()
 	b.mu.Lock()
@@ -144,7 +146,7 @@ func (b *Bus) tend(ctx context.Context) {
 	if away {
 		return
 	}
-	timer := time.NewTimer(orderTimeout)
+	timer := time.NewTimer(time.Until(o.patience))
 	defer timer.Stop()
 	select {
 	case <-o.done:

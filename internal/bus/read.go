@@ -33,7 +33,7 @@ func (b *Bus) read(ctx context.Context) {
 		case <-tick.C:
 			last := b.tended.Load()
 			if watched, kept := b.Hub.Watched(); last.left || last.watched != watched || last.kept != kept {
-				b.tend(ctx)
+				b.orderTend(ctx)
 			}
 			if !time.Now().Before(cycle) {
 				cycle = time.Now().Add(b.poll())
@@ -52,7 +52,7 @@ func (b *Bus) readSome(ctx context.Context) {
 	}
 	for _, id := range ids {
 		if !b.tended.Load().kept[id.Bucket()] {
-			b.tend(ctx) // before the read, so that nothing changes unnoticed after it, and no item
+			b.orderTend(ctx) // before the read, so that nothing changes unnoticed after it, and no item
 			break
 		}
 	}

@@ -53,7 +53,7 @@ func startContainer(ctx context.Context, settings []string) (s *Server, err erro
 	if image == "" {
 		image = Image
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}

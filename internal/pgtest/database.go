@@ -76,9 +76,9 @@ func New(t testing.TB) string {
 
 // Own starts a server for the test alone, which may halt it, and returns it with the URL of a database on it with
 // jobprogress attached to an empty job table. It goes with the test.
-func Own(t testing.TB) (*Server, string) {
+func Own(t testing.TB, settings ...string) (*Server, string) {
 	t.Helper()
-	server, err := StartOwn(t.Context(), t.Logf)
+	server, err := StartOwn(t.Context(), t.Logf, settings...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,11 @@ type Link struct {
 // NewLink opens a link to host:port. The caller closes it.
 func NewLink(to string) (*Link, error) {
 	zerolog.SetGlobalLevel(zerolog.Disabled) // some of it logs to the global logger
-	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), to, "127.0.0.1:0", to)
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), to, fmt.Sprint("127.0.0.1:", port), to)
 	if err := proxy.Start(); err != nil {
 		return nil, fmt.Errorf("open link to %s: %w", to, err)
 	}

@@ -23,7 +23,7 @@ func Pooler(t testing.TB, databaseURL, settings string) string {
 			t.Fatal("pgtest: no pgbouncer here: install it (apt-get install pgbouncer, brew install pgbouncer)")
 		}
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func startProcess(ctx context.Context, settings []string) (*Server, error) {
 		return nil, err
 	}
 	p := &process{bin: bin, settings: settings}
-	if p.port, err = freePort(); err != nil {
+	if p.port, err = FreePort(); err != nil {
 		return nil, err
 	}
 	if p.credential, err = unprivileged(); err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -124,16 +123,6 @@ func ready(ctx context.Context, url string, failed func() error) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// freePort finds a TCP port that nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // ownSettings suit a server that lives for minutes and whose data nobody will miss.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -41,12 +40,11 @@ const (
 )
 
 func newReplica(name int, binary, databaseURL string, backstop time.Duration) (*replica, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := pgtest.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	addr := listener.Addr().String()
-	listener.Close()
+	addr := fmt.Sprint("127.0.0.1:", port)
 	r := &replica{name: name, binary: binary, addr: addr}
 	if r.toDatabase, err = pgtest.NewLink(pgtest.Host(databaseURL)); err != nil {
 		return nil, err

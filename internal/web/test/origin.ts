@@ -19,13 +19,21 @@ export const ben = '00000000-0000-4000-8000-00000000000b';
 /** Pings are this often in tests, in milliseconds. */
 export const heartbeat = 500;
 
+/** A port that nobody listens on, and that the system gives to no outgoing connection: it stays free between two origins. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = 10_240 + Math.floor(Math.random() * 22_000);
+    const server = createServer();
+    try {
+      await once(server.listen(port, '127.0.0.1'), 'listening');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+      continue;
+    }
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 /** An HS256 token of the account's, signed without the code under test. */
