@@ -34,8 +34,11 @@ func (b *bench) manyJobs(ctx context.Context) (*measured, error) {
 const tick = time.Second / 100
 
 // processor is the processor time that the sessions of the server have taken.
-func processor(ctx context.Context, conn *pgx.Conn) (total time.Duration, err error) {
-	rows, err := conn.Query(ctx, `select pid from pg_stat_activity where datname = current_database() and application_name like 'jobprogress%'`)
+func (s *subject) processor(ctx context.Context) (total time.Duration, err error) {
+	if !s.serve {
+		return 0, nil
+	}
+	rows, err := s.admin.Query(ctx, `select pid from pg_stat_activity where datname = current_database() and application_name like 'jobprogress%'`)
 	if err != nil {
 		return 0, err
 	}

@@ -175,7 +175,7 @@ func (s *subject) round(ctx context.Context, b *bench, writers int) error {
 	if err != nil {
 		return err
 	}
-	used, err := processor(ctx, s.admin)
+	used, err := s.processor(ctx)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (s *subject) round(ctx context.Context, b *bench, writers int) error {
 		return err
 	}
 	took := time.Since(start).Seconds()
-	usedNow, err := processor(ctx, s.admin)
+	usedNow, err := s.processor(ctx)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (b *Bus) poll() time.Duration {
 	if jobs > 0 {
 		b.metrics.cycles.Inc()
 	}
-	cycle := max(leastCycle, cycleShare*b.cost.of(jobs))
+	cycle := min(max(leastCycle, cycleShare*b.cost.of(jobs)), b.BackstopInterval) // by which all is read anyway
 	b.metrics.cycle.Set(cycle.Seconds())
 	return cycle
 }
@@ -34,15 +34,16 @@ type cost struct{ job time.Duration }
 const (
 	// firstCost is what a job costs before that is known.
 	firstCost = 10 * time.Microsecond
-	// A read tells if it is of at least leastCounted jobs, or takes at least longCounted: else it is mostly the way
-	// there and back.
+	// A read tells that a job costs more if it is of at least leastCounted jobs, or takes at least longCounted: else it
+	// is mostly the way there and back.
 	leastCounted = 100
 	longCounted  = 20 * time.Millisecond
 )
 
 func (c *cost) observe(jobs int, took time.Duration) {
-	if jobs >= leastCounted || took >= longCounted {
-		c.job = min(took/time.Duration(jobs), c.of(1)*102/100)
+	one := took / time.Duration(jobs)
+	if one < c.of(1) || jobs >= leastCounted || took >= longCounted {
+		c.job = min(one, c.of(1)*102/100)
 	}
 }
 

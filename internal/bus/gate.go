@@ -22,9 +22,11 @@ import (
 // gate is what the session holds. It belongs to the goroutine of the session.
 type gate struct {
 	held    store.Locks
+	denied  job.Buckets                // for items: whose locks were not to be had
 	since   [len(job.Buckets{})]uint64 // for rows: transactions from this one on tell all they do
 	earlier map[byte]job.Visibility    // for rows: which of those before had ended when last seen; not there if all had
-	pause   time.Time                  // before which no locks are asked for: the database refused
+	pause   time.Duration              // without locks, which the database refused; 0 if it did not
+	until   time.Time                  // when the pause ends
 }
 
 // half tells whether the transaction of a notice may have changed the job before it began to tell.
@@ -40,30 +42,27 @@ type tended struct {
 }
 
 const (
-	// itemTries is how often the lock of items is tried at once: what is told of them meanwhile is lost. A writer has
-	// it for a moment only.
-	itemTries = 8
-	// refusedPause is the time until locks are asked for again that the database refused.
-	refusedPause = 5 * time.Second
+	// itemTries is how often the lock of items is tried, the first times at once and then itemPause apart: what is told
+	// meanwhile is lost. Writers have it for a moment only, a processor permitting.
+	itemTries = 50
+	atOnce    = 8
+	itemPause = time.Millisecond
+	// Locks that the database refused are asked for again after firstPause, and twice as long each time, up to mostPause:
+	// where there is no room for them, there is none for others while we try.
+	firstPause = 5 * time.Second
+	mostPause  = 5 * time.Minute
 )
 
 // tend takes the locks of what is watched and not too loud, gives back those of what is not there any more, and has
 // read what earlier transactions did.
 func (s *session) tend(ctx context.Context) error {
 	watched, kept := s.Hub.Watched()
-	if time.Now().After(s.gate.pause) {
+	if time.Now().After(s.gate.until) {
 		err := s.tendLocks(ctx, watched, kept)
-		if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-			// Its table of locks is full, to which ours add, or a right is gone. All is read on the cycle meanwhile.
-			s.refused.Do(func() {
-				s.Log.Warn("no locks, so rows are read on the cycle, and items are not told", "error", refused)
-			})
-			s.gate.pause = time.Now().Add(refusedPause)
-			s.disarm(s.gate.held.Rows)
-			s.gate.held.Items = none
-			err = store.UnlockAll(ctx, s.conn)
+		if err == nil {
+			s.gate.pause = 0
 		}
-		if err != nil {
+		if err = s.unless(ctx, err); err != nil {
 			return err
 		}
 	}
@@ -71,11 +70,28 @@ func (s *session) tend(ctx context.Context) error {
 	return nil
 }
 
+// unless makes of a refusal of the database, whose table of locks is full for example, to which ours add, a pause
+// without any locks. Other errors are returned.
+func (s *session) unless(ctx context.Context, err error) error {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || s.conn.IsClosed() {
+		return err
+	}
+	s.gate.pause = min(max(firstPause, 2*s.gate.pause), mostPause)
+	s.gate.until = time.Now().Add(s.gate.pause)
+	s.refused.Do(func() {
+		s.Log.Warn("locks refused, so rows are read on the cycle and items are not told", "error", refusal, "again", s.gate.pause)
+	})
+	s.disarm(s.gate.held.Rows)
+	s.gate.held = store.Locks{}
+	if err := store.UnlockAll(ctx, s.conn); s.conn.IsClosed() {
+		return err
+	}
+	return nil
+}
+
 func (s *session) tendLocks(ctx context.Context, watched, kept job.Buckets) error {
-	gone := store.Locks{Rows: s.gate.held.Rows.Without(kept), Items: s.gate.held.Items.Without(kept)}
-	s.disarm(gone.Rows) // a job that comes between is read once more
-	s.gate.held.Items = s.gate.held.Items.Without(gone.Items)
-	if err := store.Unlock(ctx, s.conn, gone); err != nil {
+	if err := s.release(ctx, kept); err != nil {
 		return err
 	}
 	if len(s.gate.earlier) > 0 {
@@ -84,31 +100,44 @@ func (s *session) tendLocks(ctx context.Context, watched, kept job.Buckets) erro
 		}
 	}
 	var taken job.Buckets
-	for try := range itemTries {
-		missing := store.Locks{Items: kept.Without(s.gate.held.Items)}
-		if try == 0 {
-			missing.Rows = s.load.tellable(time.Now(), watched).Without(s.gate.held.Rows)
-		}
-		if missing == (store.Locks{}) {
-			break
-		}
-		held, err := store.TryLocks(ctx, s.conn, missing)
+	wanted := store.Locks{Rows: s.load.tellable(time.Now(), watched, s.gate.held.Rows).Without(s.gate.held.Rows), Items: kept.Without(s.gate.held.Items)}
+	for try := 0; wanted != (store.Locks{}); try++ {
+		held, err := store.TryLocks(ctx, s.conn, wanted)
 		if err != nil {
 			return err
 		}
-		s.gate.held.Items = s.gate.held.Items.Union(held.Items)
 		taken = taken.Union(held.Rows)
+		s.gate.held.Items = s.gate.held.Items.Union(held.Items)
+		wanted = store.Locks{Items: wanted.Items.Without(held.Items).Without(s.gate.denied)} // rows are read meanwhile
+		if try >= itemTries || try >= atOnce && !sleep(ctx, itemPause) {
+			break
+		}
 	}
+	s.gate.denied = kept.Without(s.gate.held.Items)
 	if taken == none {
 		return nil
 	}
 	return s.arm(ctx, taken)
 }
 
+// release gives the locks back of what is not there any more.
+func (s *session) release(ctx context.Context, kept job.Buckets) error {
+	gone := store.Locks{Rows: s.gate.held.Rows.Without(kept), Items: s.gate.held.Items.Without(kept)}
+	if gone == (store.Locks{}) {
+		return nil
+	}
+	last := *s.tended.Load()
+	last.kept = last.kept.Without(gone.Rows).Without(gone.Items) // who comes between has them taken again
+	s.tended.Store(&last)
+	s.disarm(gone.Rows)
+	s.gate.held.Items = s.gate.held.Items.Without(gone.Items)
+	return store.Unlock(ctx, s.conn, gone)
+}
+
 // settle notes what was done.
 func (s *session) settle(watched, kept job.Buckets) {
 	unarmed := watched.Without(s.gate.held.Rows)
-	left := len(s.gate.earlier) > 0 || unarmed != none || kept.Without(s.gate.held.Items) != none
+	left := len(s.gate.earlier) > 0 || unarmed != none || kept.Without(s.gate.held.Items) != none || s.load.strained()
 	s.tended.Store(&tended{watched, kept, left})
 	s.metrics.armed.Set(float64(s.gate.held.Rows.Len()))
 	s.metrics.busy.Set(float64(unarmed.Len()))
@@ -162,7 +191,7 @@ func (s *session) letGo(ctx context.Context, loud job.Buckets) error {
 	s.disarm(loud)
 	last := s.tended.Load()
 	s.settle(last.watched, last.kept)
-	return store.Unlock(ctx, s.conn, store.Locks{Rows: loud})
+	return s.unless(ctx, store.Unlock(ctx, s.conn, store.Locks{Rows: loud}))
 }
 
 // disarm ceases to rely on notices, before the locks are given back.

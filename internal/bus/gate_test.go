@@ -1,8 +1,11 @@
 package bus_test
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	neturl "net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -185,6 +188,17 @@ func TestLocksAreTakenForWhatIsWatchedAndGivenBack(t *testing.T) {
 	r.sees(w, `"done":4`)
 }
 
+// flood changes a job 3,000 times as fast as can be.
+func (r *running) flood(id job.ID, from int) {
+	r.t.Helper()
+	exec(r.t, r.admin, fmt.Sprintf(`do $$ begin
+		for i in 1..3000 loop
+			update job set progress = jsonb_build_object('total', 10000, 'done', %d + i) where id = '%s';
+			commit;
+		end loop;
+	end $$`, from, id))
+}
+
 // Too much for the budget is read on the cycle, what is slow beside it is told, and afterwards all is told again.
 func TestFastWorkIsReadOnTheCycle(t *testing.T) {
 	t.Parallel()
@@ -195,12 +209,7 @@ func TestFastWorkIsReadOnTheCycle(t *testing.T) {
 	fastViewer, slowViewer := r.watch(fast), r.watch(slow)
 	r.counts(`jobprogress_buckets{mode="armed"} 2`)
 	for round := range 2 {
-		exec(t, r.admin, fmt.Sprintf(`do $$ begin
-			for i in 1..3000 loop
-				update job set progress = jsonb_build_object('total', 10000, 'done', %d + i) where id = '%s';
-				commit;
-			end loop;
-		end $$`, round*3000, fast))
+		r.flood(fast, round*3000)
 		r.sees(fastViewer, fmt.Sprint(`"done":`, (round+1)*3000))
 		r.counts(fmt.Sprintf(`jobprogress_bucket_switches_total{to="busy"} %d`, round+1))
 		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, slow, round+1)
@@ -266,6 +275,32 @@ func TestNoRoomForLocks(t *testing.T) {
 		r.sees(w, `"done":5`)
 	}
 	r.counts(`jobprogress_bus_reconnects_total 0`)
+}
+
+// The role that listens may take locks, not give them back.
+func TestUnlockThatIsRefused(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	admin := connect(t, url)
+	role := "listener_" + strings.ToLower(rand.Text()[:8])
+	exec(t, admin, fmt.Sprintf(`create role %s login password 'listener'`, role))
+	t.Cleanup(func() { admin.Exec(context.Background(), `drop role `+role) })
+	exec(t, admin, `revoke execute on function pg_advisory_unlock_shared(int, int), pg_advisory_unlock_all() from public`)
+	r := startWith(t, url, func(c *bus.Config) {
+		parsed, err := neturl.Parse(c.ListenURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed.User = neturl.UserPassword(role, "listener")
+		c.ListenURL = parsed.String()
+	})
+	r.live(true)
+	id := r.in(1)
+	w := r.watch(id)
+	r.flood(id, 0)
+	r.sees(w, `"done":3000`)
+	r.counts(`jobprogress_bus_reconnects_total 0`)
+	r.live(true)
 }
 
 // The pool reaches the database, and LISTEN does not come back.

@@ -129,9 +129,9 @@ type order struct {
 // session that hangs: who comes then is not to wait until the probe finds that out.
 const orderTimeout = time.Second
 
-// orderTend has the session tend to its locks between two notifications, and waits for that, a moment at most. It is done
-// later then, by this session or the next one. Only the reader calls it.
-func (b *Bus) orderTend(ctx context.Context) {
+// orderTend has the session tend to its locks between two notifications, and waits for that, a moment at most. It tells
+// whether it was done; if not, it is later, by this session or the next one. Only the reader calls it.
+func (b *Bus) orderTend(ctx context.Context) (done bool) {
 	o := order{(*session).tend, make(chan struct{}), time.Now().Add(orderTimeout)}
 	select {
 	case b.orders <- o:
@@ -144,15 +144,17 @@ func (b *Bus) orderTend(ctx context.Context) {
 	away := b.session == nil
 	b.mu.Unlock()
 	if away {
-		return
+		return false
 	}
 	timer := time.NewTimer(time.Until(o.patience))
 	defer timer.Stop()
 	select {
 	case <-o.done:
+		return true
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // connect opens the session, at once the first time and after a growing, jittered wait from then on.

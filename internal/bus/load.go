@@ -2,6 +2,7 @@ package bus
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -39,7 +40,7 @@ type load struct {
 
 // loudness is what is known of one bucket.
 type loudness struct {
-	heard float64       // notices; halved when some come a window later
+	heard float64       // notices, fading: between those of a second and twice that
 	busy  bool          // it is read on the cycle
 	since time.Time     // it is busy or is not
 	cycle int64         // in which it became busy
@@ -60,12 +61,7 @@ func (l *load) allow(budget int) {
 
 // hear counts notices. It returns which of the armed buckets have become too loud, if the budget is overdrawn.
 func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (loud job.Buckets) {
-	if now.Sub(l.halved) > window {
-		l.halved = now
-		for b := range l.buckets {
-			l.buckets[b].heard /= 2
-		}
-	}
+	l.fade(now)
 	told := 0
 	for _, n := range notices {
 		one := &l.buckets[n.Job.Bucket()]
@@ -94,6 +90,21 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 	return loud
 }
 
+// fade halves what was heard with each window that has passed.
+func (l *load) fade(now time.Time) {
+	windows := now.Sub(l.halved) / window
+	if windows <= 0 {
+		return
+	}
+	l.halved = now
+	for b := range l.buckets {
+		l.buckets[b].heard = math.Ldexp(l.buckets[b].heard, -int(min(windows, 64)))
+	}
+}
+
+// strained tells whether less is told than the budget allows.
+func (l *load) strained() bool { return l.limiter.Limit() < budget }
+
 // quietest are these buckets, the quietest first.
 func quietest(of job.Buckets, rate func(b int) float64) []int {
 	sorted := make([]int, 0, len(of))
@@ -116,9 +127,9 @@ func (l *loudness) becomeBusy(now time.Time, cycle int64) {
 }
 
 // tellable returns which of the watched buckets are to be told: all that are not busy.
-func (l *load) tellable(now time.Time, watched job.Buckets) job.Buckets {
+func (l *load) tellable(now time.Time, watched, armed job.Buckets) job.Buckets {
 	if cycle := l.changes.cycle.Load(); now.Sub(l.reviewed) > window && cycle > l.reviewedIn+1 { // a whole one since then
-		l.review(now, cycle)
+		l.review(now, cycle, armed)
 		l.reviewed, l.reviewedIn = now, cycle
 	}
 	for b := range watched {
@@ -129,13 +140,16 @@ func (l *load) tellable(now time.Time, watched job.Buckets) job.Buckets {
 
 // review ends the business of the buckets that are slow again, the quietest first, as far as the budget goes. Jobs that
 // change in every cycle may change any number of times meanwhile, so their buckets stay busy.
-func (l *load) review(now time.Time, cycle int64) {
+func (l *load) review(now time.Time, cycle int64, armed job.Buckets) {
+	l.fade(now)
 	var changes [len(job.Buckets{})]float64 // a second
 	var slow job.Buckets
 	told, would, left := 0.0, 0.0, false
 	for b, one := range l.buckets {
-		if !one.busy {
+		if armed[b] {
 			told += one.heard
+		}
+		if !one.busy {
 			continue
 		}
 		from := l.reviewed

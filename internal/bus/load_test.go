@@ -49,7 +49,7 @@ func (c *crowded) live(crowd crowd, seconds float64) {
 	}
 	for end := c.now.Add(time.Duration(seconds * float64(time.Second))); c.now.Before(end); c.now = c.now.Add(leastCycle) {
 		c.changes.nextCycle()
-		c.armed = c.tellable(c.now, watched)
+		c.armed = c.tellable(c.now, watched, c.armed)
 		for b, rate := range crowd {
 			owed[b] += rate * leastCycle.Seconds()
 			n := int(owed[b])
@@ -79,6 +79,7 @@ func TestLoad(t *testing.T) {
 		"as fast as the budget":       {crowd{7: budget - 100}, 1, 1},
 		"a crowd within its budget":   {with(everybody(1), 7, 100), 256, 256},
 		"a crowd that is overdrawing": {everybody(4), 0, busyBudget / 4},
+		"few, too fast for little":    {crowd{7: 60, 8: 60, 9: 60}, 3, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCrowded()
@@ -139,13 +140,13 @@ func TestBurstPasses(t *testing.T) {
 func TestJobThatChangesInEveryCycleIsNotTold(t *testing.T) {
 	for _, seconds := range []float64{0.1, 1, 4} {
 		c := newCrowded()
-		c.armed = c.tellable(c.now, every)
+		c.armed = c.tellable(c.now, every, c.armed)
 		c.changed(7, 10*budget)
 		for at := 0.0; at < 60; at += seconds {
 			c.changes.nextCycle()
 			for elapsed := 0.0; elapsed < seconds; elapsed += 0.1 {
 				c.now = c.now.Add(leastCycle)
-				c.armed = c.tellable(c.now, every)
+				c.armed = c.tellable(c.now, every, c.armed)
 			}
 			if c.armed[7] {
 				t.Errorf("with a cycle of %g s it is told again after %g s", seconds, at)
@@ -185,6 +186,51 @@ func TestWhatIsWatchedElsewhereCounts(t *testing.T) {
 	}
 }
 
+// Nor does it keep from being told what has become quiet here.
+func TestWhatIsWatchedElsewhereDoesNotKeepItBusy(t *testing.T) {
+	c := newCrowded()
+	c.live(crowd{7: 1}, 1)
+	c.changed(7, 10*budget)
+	for range 20 { // seconds
+		for range 300 {
+			c.hear(c.now, []job.Notice{{Kind: job.KindState, Job: jobIn(2)}}, c.armed)
+		}
+		c.live(crowd{7: 1}, 1)
+	}
+	if !c.armed[7] || c.strained() {
+		t.Errorf("told: %v, with little of the budget left: %v", c.armed[7], c.strained())
+	}
+}
+
+// What was heard of a bucket fades also when nothing is heard any more.
+func TestSilenceMakesRoom(t *testing.T) {
+	c := newCrowded()
+	loud := crowd{5: 0, 6: 5000, 7: 1}
+	c.live(loud, 1)
+	c.changed(7, 10*budget)
+	c.changed(5, busyBudget)
+	if c.armed[6] || c.armed[7] || !c.armed[5] {
+		t.Fatal("the quietest alone is told after a burst")
+	}
+	c.live(loud, 10)
+	if !c.armed[7] {
+		t.Error("what is quiet is not told beside what is loud")
+	}
+}
+
+// The viewers of what was loud have gone.
+func TestBudgetIsWholeAgain(t *testing.T) {
+	c := newCrowded()
+	c.live(crowd{7: 5000}, 5)
+	if !c.strained() {
+		t.Fatal("a flood is within the budget")
+	}
+	c.live(nil, 10)
+	if c.strained() {
+		t.Error("nobody watches, and there is little budget still")
+	}
+}
+
 // The quickest of the reads counts, and slowly less.
 func TestCost(t *testing.T) {
 	var c cost
@@ -193,7 +239,7 @@ func TestCost(t *testing.T) {
 	}
 	c.observe(1000, 50*time.Millisecond)
 	c.observe(1000, 5*time.Millisecond)
-	c.observe(10, time.Second) // too few to tell
+	c.observe(10, 10*time.Millisecond) // mostly the way there and back
 	for range 10 {
 		c.observe(1000, 100*time.Millisecond) // others are at work
 	}
@@ -205,5 +251,15 @@ func TestCost(t *testing.T) {
 	}
 	if got := c.of(1000); got != 100*time.Millisecond {
 		t.Errorf("%s when all reads take 100ms", got)
+	}
+	for range 1000 {
+		c.observe(10, 100*time.Millisecond) // each is large
+	}
+	if got := c.of(10); got != 100*time.Millisecond {
+		t.Errorf("%s when a read of ten takes 100ms", got)
+	}
+	c.observe(50, time.Millisecond)
+	if got := c.of(50); got != time.Millisecond {
+		t.Errorf("%s after a read of as many took 1ms", got)
 	}
 }

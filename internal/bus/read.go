@@ -2,7 +2,10 @@ package bus
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"jobprogress/internal/job"
 )
 
 const (
@@ -35,7 +38,7 @@ func (b *Bus) read(ctx context.Context) {
 			if watched, kept := b.Hub.Watched(); last.left || last.watched != watched || last.kept != kept {
 				b.orderTend(ctx)
 			}
-			if !time.Now().Before(cycle) {
+			if time.Until(cycle) < leastCycle/2 { // else it is the next tick's
 				cycle = time.Now().Add(b.poll())
 			}
 		case <-b.Hub.Wanted():
@@ -47,14 +50,13 @@ func (b *Bus) read(ctx context.Context) {
 // readSome reads a statement's worth of jobs.
 func (b *Bus) readSome(ctx context.Context) {
 	ids := b.Hub.Next(readLimit)
+	// Their locks are taken before the read, so that nothing changes unnoticed after it, and no item is told in vain.
+	untended := func(id job.ID) bool { return !b.tended.Load().kept[id.Bucket()] }
+	if slices.ContainsFunc(ids, untended) && b.orderTend(ctx) {
+		ids = slices.DeleteFunc(ids, untended) // which nobody watched at that time; who does now has them wanted again
+	}
 	if len(ids) == 0 {
 		return
-	}
-	for _, id := range ids {
-		if !b.tended.Load().kept[id.Bucket()] {
-			b.orderTend(ctx) // before the read, so that nothing changes unnoticed after it, and no item
-			break
-		}
 	}
 	epoch := b.Hub.Take(ids)
 	reading, cancel := context.WithTimeout(ctx, readTimeout)

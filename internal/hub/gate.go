@@ -17,7 +17,8 @@ func (h *Hub) Watched() (watched, kept job.Buckets) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for b := range kept {
-		watched[b], kept[b] = h.gate.watchers[b] > 0, h.gate.topics[b] > 0
+		kept[b] = h.gate.topics[b] > 0
+		watched[b] = kept[b] && h.gate.watchers[b] > 0 // of a job that is gone, too
 	}
 	return watched, kept
 }
@@ -77,6 +78,9 @@ func (h *Hub) Poll() (jobs int) {
 
 // each does something with the topics of these buckets. The caller holds mu.
 func (h *Hub) each(buckets job.Buckets, do func(*topic)) {
+	if buckets == (job.Buckets{}) {
+		return
+	}
 	for id, t := range h.topics {
 		if buckets[id.Bucket()] {
 			do(t)
