@@ -2,10 +2,7 @@ package bus
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"jobprogress/internal/job"
 	"jobprogress/internal/store"
@@ -33,114 +30,6 @@ type gate struct {
 func (g *gate) half(n job.Notice) bool {
 	b := n.Job.Bucket()
 	return g.held.Rows[b] && n.XID < g.since[b]
-}
-
-// tended is what the session last did about its locks, for the reader to see whether it has to again.
-type tended struct {
-	watched, kept job.Buckets // were at that time
-	left          bool        // something was left to do
-}
-
-const (
-	// itemTries is how often the lock of items is tried, the first times at once and then itemPause apart: what is told
-	// meanwhile is lost. Writers have it for a moment only, a processor permitting.
-	itemTries = 50
-	atOnce    = 8
-	itemPause = time.Millisecond
-	// Locks that the database refused are asked for again after firstPause, and twice as long each time, up to mostPause:
-	// where there is no room for them, there is none for others while we try.
-	firstPause = 5 * time.Second
-	mostPause  = 5 * time.Minute
-)
-
-// tend takes the locks of what is watched and not too loud, gives back those of what is not there any more, and has
-// read what earlier transactions did.
-func (s *session) tend(ctx context.Context) error {
-	watched, kept := s.Hub.Watched()
-	if time.Now().After(s.gate.until) {
-		err := s.tendLocks(ctx, watched, kept)
-		if err == nil {
-			s.gate.pause = 0
-		}
-		if err = s.unless(ctx, err); err != nil {
-			return err
-		}
-	}
-	s.settle(watched, kept)
-	return nil
-}
-
-// unless makes of a refusal of the database, whose table of locks is full for example, to which ours add, a pause
-// without any locks. Other errors are returned.
-func (s *session) unless(ctx context.Context, err error) error {
-	refusal, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || s.conn.IsClosed() {
-		return err
-	}
-	s.gate.pause = min(max(firstPause, 2*s.gate.pause), mostPause)
-	s.gate.until = time.Now().Add(s.gate.pause)
-	s.refused.Do(func() {
-		s.Log.Warn("locks refused, so rows are read on the cycle and items are not told", "error", refusal, "again", s.gate.pause)
-	})
-	s.disarm(s.gate.held.Rows)
-	s.gate.held = store.Locks{}
-	if err := store.UnlockAll(ctx, s.conn); s.conn.IsClosed() {
-		return err
-	}
-	return nil
-}
-
-func (s *session) tendLocks(ctx context.Context, watched, kept job.Buckets) error {
-	if err := s.release(ctx, kept); err != nil {
-		return err
-	}
-	if len(s.gate.earlier) > 0 {
-		if err := s.follow(ctx); err != nil {
-			return err
-		}
-	}
-	var taken job.Buckets
-	wanted := store.Locks{Rows: s.load.tellable(time.Now(), watched, s.gate.held.Rows).Without(s.gate.held.Rows), Items: kept.Without(s.gate.held.Items)}
-	for try := 0; wanted != (store.Locks{}); try++ {
-		held, err := store.TryLocks(ctx, s.conn, wanted)
-		if err != nil {
-			return err
-		}
-		taken = taken.Union(held.Rows)
-		s.gate.held.Items = s.gate.held.Items.Union(held.Items)
-		wanted = store.Locks{Items: wanted.Items.Without(held.Items).Without(s.gate.denied)} // rows are read meanwhile
-		if try >= itemTries || try >= atOnce && !sleep(ctx, itemPause) {
-			break
-		}
-	}
-	s.gate.denied = kept.Without(s.gate.held.Items)
-	if taken == none {
-		return nil
-	}
-	return s.arm(ctx, taken)
-}
-
-// release gives the locks back of what is not there any more.
-func (s *session) release(ctx context.Context, kept job.Buckets) error {
-	gone := store.Locks{Rows: s.gate.held.Rows.Without(kept), Items: s.gate.held.Items.Without(kept)}
-	if gone == (store.Locks{}) {
-		return nil
-	}
-	last := *s.tended.Load()
-	last.kept = last.kept.Without(gone.Rows).Without(gone.Items) // who comes between has them taken again
-	s.tended.Store(&last)
-	s.disarm(gone.Rows)
-	s.gate.held.Items = s.gate.held.Items.Without(gone.Items)
-	return store.Unlock(ctx, s.conn, gone)
-}
-
-// settle notes what was done.
-func (s *session) settle(watched, kept job.Buckets) {
-	unarmed := watched.Without(s.gate.held.Rows)
-	left := len(s.gate.earlier) > 0 || unarmed != none || kept.Without(s.gate.held.Items) != none || s.load.strained()
-	s.tended.Store(&tended{watched, kept, left})
-	s.metrics.armed.Set(float64(s.gate.held.Rows.Len()))
-	s.metrics.busy.Set(float64(unarmed.Len()))
 }
 
 // arm begins to rely on notices of the buckets whose locks have been taken.
@@ -191,7 +80,7 @@ func (s *session) letGo(ctx context.Context, loud job.Buckets) error {
 	s.disarm(loud)
 	last := s.tended.Load()
 	s.settle(last.watched, last.kept)
-	return s.unless(ctx, store.Unlock(ctx, s.conn, store.Locks{Rows: loud}))
+	return s.pauseIfRefused(ctx, store.Unlock(ctx, s.conn, store.Locks{Rows: loud}))
 }
 
 // disarm ceases to rely on notices, before the locks are given back.
