@@ -11,7 +11,7 @@ import (
 // card is the table of what was measured, in Markdown.
 func (b *bench) card(slow slowness, many *measured) string {
 	var t strings.Builder
-	fmt.Fprintf(&t, "Commits a second as a ratio to no trigger, medians of %d interleaved rounds of %s in one run: %d jobs, writers at full\nspeed, fsync on, %d cores for everything.\n\n",
+	fmt.Fprintf(&t, "Commits a second as a ratio to no trigger in the same round, medians of %d interleaved rounds of %s: %d jobs, writers at\nfull speed, fsync on, %d cores for everything.\n\n",
 		b.rounds, b.time, jobs, runtime.NumCPU())
 	t.WriteString("| |")
 	for _, n := range writers {
@@ -23,12 +23,16 @@ func (b *bench) card(slow slowness, many *measured) string {
 	for _, s := range b.subjects {
 		fmt.Fprintf(&t, "| %s |", s.name)
 		for _, n := range writers {
-			commits, none := median(s.measured[n].commits), median(b.subjects[0].measured[n].commits)
+			none := b.subjects[0].measured[n].commits
 			if s == b.subjects[0] {
-				fmt.Fprintf(&t, " 1 (%.0f) |", none)
-			} else {
-				fmt.Fprintf(&t, " %.2f |", commits/none)
+				fmt.Fprintf(&t, " 1 (%.0f) |", median(none))
+				continue
 			}
+			ratios := slices.Clone(s.measured[n].commits)
+			for round := range ratios { // of which each has its own weather
+				ratios[round] /= none[round]
+			}
+			fmt.Fprintf(&t, " %.2f |", median(ratios))
 		}
 		m := s.measured[most]
 		switch {

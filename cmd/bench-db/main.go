@@ -21,8 +21,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var b bench
-	flag.IntVar(&b.rounds, "rounds", 3, "rounds of each case, of which the median counts")
-	flag.DurationVar(&b.time, "time", 9*time.Second, "how long pgbench runs in a round")
+	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each case, of which the median counts")
+	flag.DurationVar(&b.time, "time", 6*time.Second, "how long pgbench runs in a round")
 	flag.DurationVar(&b.slowTime, "slow-time", 30*time.Second, "how long the slow work runs")
 	flag.StringVar(&b.readme, "readme", "", "file whose cost card is to be written")
 	flag.Parse()
@@ -83,7 +83,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 					return fmt.Errorf("%s, %d writers: %w", s.name, n, err)
 				}
 			}
-			say("%d writers, round %d of %d", n, round+1, b.rounds)
+			say("%d writers, round %d of %d:", n, round+1, b.rounds)
+			for _, s := range b.subjects {
+				say("  %s %.0f", s.name, s.measured[n].commits[round])
+			}
 		}
 	}
 	slow, err := b.slowWork(ctx)

@@ -52,6 +52,8 @@ type Bus struct {
 	orders  chan order // for the session that listens
 	last    order      // the reader's, of them
 	tended  atomic.Pointer[tended]
+	pause   time.Duration // the session's, or the next one's: without locks, which the database refused; 0 if it did not
+	resume  time.Time     // when the pause ends
 	load    load
 	changes changes // that the reader found
 	cost    cost    // the reader's

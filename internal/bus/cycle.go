@@ -15,13 +15,18 @@ const (
 	cycleShare = 10
 )
 
-// poll has the jobs read whose changes are not told, and returns how long the cycle lasts.
-func (b *Bus) poll() time.Duration {
+// poll begins a cycle: it has the jobs read whose changes are not told, and returns how many they are.
+func (b *Bus) poll() (jobs int) {
 	b.changes.nextCycle()
-	jobs := b.Hub.Poll()
+	jobs = b.Hub.Poll()
 	if jobs > 0 {
 		b.metrics.cycles.Inc()
 	}
+	return jobs
+}
+
+// cycle is how long one of so many jobs lasts, as far as is known by now.
+func (b *Bus) cycle(jobs int) time.Duration {
 	cycle := min(max(leastCycle, cycleShare*b.cost.of(jobs)), b.BackstopInterval) // by which all is read anyway
 	b.metrics.cycle.Set(cycle.Seconds())
 	return cycle

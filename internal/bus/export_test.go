@@ -30,9 +30,15 @@ func (b *Bus) Calm(ctx context.Context, bucket byte) {
 	})
 }
 
+// Strained tells whether little is left of the budget.
+func (b *Bus) Strained(ctx context.Context) (strained bool) {
+	b.orderNow(ctx, func(s *session, _ context.Context) error { strained = s.load.strained(); return nil })
+	return strained
+}
+
 // orderNow waits until it is done.
 func (b *Bus) orderNow(ctx context.Context, do func(*session, context.Context) error) {
-	o := order{do: do, done: make(chan struct{})}
+	o := order{do: do, done: make(chan error, 1)}
 	b.orders <- o
 	b.interrupt()
 	select {

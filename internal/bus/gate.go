@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"time"
 
 	"jobprogress/internal/job"
 	"jobprogress/internal/store"
@@ -22,8 +21,6 @@ type gate struct {
 	denied  job.Buckets                // for items: whose locks were not to be had
 	since   [len(job.Buckets{})]uint64 // for rows: transactions from this one on tell all they do
 	earlier map[byte]job.Visibility    // for rows: which of those before had ended when last seen; not there if all had
-	pause   time.Duration              // without locks, which the database refused; 0 if it did not
-	until   time.Time                  // when the pause ends
 }
 
 // half tells whether the transaction of a notice may have changed the job before it began to tell.

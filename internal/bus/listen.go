@@ -75,8 +75,9 @@ func (s *session) next(ctx context.Context) error {
 	}
 	select {
 	case o := <-s.orders:
-		defer close(o.done)
-		return o.do(s, ctx)
+		err := o.do(s, ctx)
+		o.done <- err
+		return err
 	default:
 	}
 	n, err := s.await(ctx)
@@ -120,7 +121,7 @@ func (b *Bus) interrupt() {
 // order is something to be done by the goroutine of the session.
 type order struct {
 	do   func(*session, context.Context) error // an error ends the session
-	done chan struct{}
+	done chan error                            // with room for it
 
 	patience time.Time // until which whoever ordered it waits
 }
@@ -132,7 +133,7 @@ const orderTimeout = time.Second
 // orderTend has the session tend to its locks between two notifications, and waits for that, a moment at most. It tells
 // whether it was done; if not, it is later, by this session or the next one. Only the reader calls it.
 func (b *Bus) orderTend(ctx context.Context) (done bool) {
-	o := order{(*session).tend, make(chan struct{}), time.Now().Add(orderTimeout)}
+	o := order{(*session).tend, make(chan error, 1), time.Now().Add(orderTimeout)}
 	select {
 	case b.orders <- o:
 		b.last = o
@@ -149,8 +150,8 @@ func (b *Bus) orderTend(ctx context.Context) (done bool) {
 	timer := time.NewTimer(time.Until(o.patience))
 	defer timer.Stop()
 	select {
-	case <-o.done:
-		return true
+	case err := <-o.done:
+		return err == nil
 	case <-timer.C:
 	case <-ctx.Done():
 	}

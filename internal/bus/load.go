@@ -72,7 +72,7 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 			told++
 		}
 	}
-	if told == 0 || l.limiter.AllowN(now, min(told, l.limiter.Burst())) {
+	if l.limiter.AllowN(now, told) { // never more than half of it at once
 		return none
 	}
 	// The writers will be faster than they were while they had to wait for one another, so only little is kept.

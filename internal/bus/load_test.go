@@ -218,19 +218,6 @@ func TestSilenceMakesRoom(t *testing.T) {
 	}
 }
 
-// The viewers of what was loud have gone.
-func TestBudgetIsWholeAgain(t *testing.T) {
-	c := newCrowded()
-	c.live(crowd{7: 5000}, 5)
-	if !c.strained() {
-		t.Fatal("a flood is within the budget")
-	}
-	c.live(nil, 10)
-	if c.strained() {
-		t.Error("nobody watches, and there is little budget still")
-	}
-}
-
 // The quickest of the reads counts, and slowly less.
 func TestCost(t *testing.T) {
 	var c cost

@@ -25,7 +25,8 @@ func (b *Bus) read(ctx context.Context) {
 	backstop, tick := time.NewTimer(jitter(b.BackstopInterval)), time.NewTicker(leastCycle)
 	defer backstop.Stop()
 	defer tick.Stop()
-	var cycle time.Time // when the next is due
+	var began time.Time // the cycle
+	polled := 0         // jobs, in that
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,8 +39,8 @@ func (b *Bus) read(ctx context.Context) {
 			if watched, kept := b.Hub.Watched(); last.left || last.watched != watched || last.kept != kept {
 				b.orderTend(ctx)
 			}
-			if time.Until(cycle) < leastCycle/2 { // else it is the next tick's
-				cycle = time.Now().Add(b.poll())
+			if time.Until(began.Add(b.cycle(polled))) < leastCycle/2 { // else it is the next tick's
+				began, polled = time.Now(), b.poll()
 			}
 		case <-b.Hub.Wanted():
 		}

@@ -2,10 +2,7 @@ package bus
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"jobprogress/internal/job"
 	"jobprogress/internal/store"
@@ -18,11 +15,11 @@ type tended struct {
 }
 
 const (
-	// itemTries is how often the lock of items is tried, the first times at once and then itemPause apart: what is told
+	// itemPatience is how long the lock of items is tried, the first times at once and then itemPause apart: what is told
 	// meanwhile is lost. Writers have it for a moment only, a processor permitting.
-	itemTries = 50
-	atOnce    = 8
-	itemPause = time.Millisecond
+	itemPatience = 50 * time.Millisecond
+	itemPause    = time.Millisecond
+	atOnce       = 8
 	// Locks that the database refused are asked for again after firstPause, and twice as long each time, up to mostPause:
 	// where there is no room for them, there is none for others while we try.
 	firstPause = 5 * time.Second
@@ -33,10 +30,10 @@ const (
 // read what earlier transactions did.
 func (s *session) tend(ctx context.Context) error {
 	watched, kept := s.Hub.Watched()
-	if time.Now().After(s.gate.until) {
+	if time.Now().After(s.resume) {
 		err := s.tendLocks(ctx, watched, kept)
 		if err == nil {
-			s.gate.pause = 0
+			s.pause = 0
 		}
 		if err = s.pauseIfRefused(ctx, err); err != nil {
 			return err
@@ -46,24 +43,20 @@ func (s *session) tend(ctx context.Context) error {
 	return nil
 }
 
-// pauseIfRefused makes of a refusal of the database, whose table of locks is full for example, to which ours add, a pause
-// without any locks. Other errors are returned.
+// pauseIfRefused makes a pause without any locks of the database's refusal: its table of locks is full, to which ours add,
+// or a right is gone. Other errors are returned, which ends the session, and so does a refusal to take locks back.
 func (s *session) pauseIfRefused(ctx context.Context, err error) error {
-	refusal, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || s.conn.IsClosed() {
+	if !store.Refused(err) || s.conn.IsClosed() {
 		return err
 	}
-	s.gate.pause = min(max(firstPause, 2*s.gate.pause), mostPause)
-	s.gate.until = time.Now().Add(s.gate.pause)
+	s.pause = min(max(firstPause, 2*s.pause), mostPause)
+	s.resume = time.Now().Add(s.pause)
 	s.refused.Do(func() {
-		s.Log.Warn("locks refused, so rows are read on the cycle and items are not told", "error", refusal, "again", s.gate.pause)
+		s.Log.Warn("locks refused, so rows are read on the cycle and items are not told", "error", err, "pause", s.pause)
 	})
 	s.disarm(s.gate.held.Rows)
 	s.gate.held = store.Locks{}
-	if err := store.UnlockAll(ctx, s.conn); s.conn.IsClosed() {
-		return err
-	}
-	return nil
+	return store.UnlockAll(ctx, s.conn)
 }
 
 func (s *session) tendLocks(ctx context.Context, watched, kept job.Buckets) error {
@@ -77,6 +70,7 @@ func (s *session) tendLocks(ctx context.Context, watched, kept job.Buckets) erro
 	}
 	var taken job.Buckets
 	wanted := store.Locks{Rows: s.load.tellable(time.Now(), watched, s.gate.held.Rows).Without(s.gate.held.Rows), Items: kept.Without(s.gate.held.Items)}
+	start := time.Now()
 	for try := 0; wanted != (store.Locks{}); try++ {
 		held, err := store.TryLocks(ctx, s.conn, wanted)
 		if err != nil {
@@ -85,7 +79,7 @@ func (s *session) tendLocks(ctx context.Context, watched, kept job.Buckets) erro
 		taken = taken.Union(held.Rows)
 		s.gate.held.Items = s.gate.held.Items.Union(held.Items)
 		wanted = store.Locks{Items: wanted.Items.Without(held.Items).Without(s.gate.denied)} // rows are read meanwhile
-		if try >= itemTries || try >= atOnce && !sleep(ctx, itemPause) {
+		if time.Since(start) > itemPatience || try >= atOnce && !sleep(ctx, itemPause) {
 			break
 		}
 	}

@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"jobprogress/internal/job"
 )
@@ -71,6 +74,13 @@ func Unlock(ctx context.Context, conn *pgx.Conn, held Locks) error {
 		return fmt.Errorf("give locks back: %w", err)
 	}
 	return nil
+}
+
+// Refused tells whether the database refused to do what an error says: it has no room (class 53), there is a limit (54),
+// or a right is missing.
+func Refused(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "54") || pg.Code == "42501")
 }
 
 // UnlockAll gives all locks of the session back.

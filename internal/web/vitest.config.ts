@@ -12,7 +12,7 @@ process.env.TEST_ORIGIN_PORT ??= String(await freePort());
 process.env.TEST_ADMIN_PORT ??= String(await freePort());
 
 // Generous: only a hang is to meet them.
-const timeouts = { testTimeout: 60_000, hookTimeout: 120_000 };
+const timeouts = { testTimeout: 60_000, hookTimeout: 120_000, expect: { poll: { timeout: 20_000 } } };
 
 const older = (name: string) => fileURLToPath(new URL(`test/react-18/node_modules/${name}`, import.meta.url));
 
