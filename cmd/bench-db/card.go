@@ -80,4 +80,10 @@ func quantile(values []time.Duration, q float64) time.Duration {
 	return sorted[int(q*float64(len(sorted)-1))]
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.2g ms", float64(d.Microseconds())/1000) }
+// ms has two digits, or those before the point.
+func ms(d time.Duration) string {
+	if d >= 10*time.Millisecond {
+		return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond))
+	}
+	return fmt.Sprintf("%.2g ms", float64(d)/float64(time.Millisecond))
+}
