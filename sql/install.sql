@@ -42,7 +42,7 @@ begin
   end if;
 end $$;
 
-comment on schema jobprogress is 'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
+comment on schema jobprogress is 'Shows the progress of jobs in the browser: a trigger and a helper that notify channel "jobprogress".';
 
 -- What is published of a row, for notices and snapshots alike. A count that is no count, a moment that JSON can't
 -- write and an endless text must neither stop a writer nor spoil a read of many rows.
@@ -114,7 +114,7 @@ comment on function jobprogress.seal(text) is 'Seals the body of a notice, a JSO
 -- (the last byte of the id) that somebody watches, a server of ours holds shared advisory locks: of class 1785684592 for
 -- rows, 1785684593 for items. Whoever writes tries the exclusive one and gives it back at once: who gets it says nothing,
 -- for no server has it. What transactions kept to themselves that were under way when a server took its lock, the server
--- finds by itself. Nobody waits for anybody, and writers hold nothing. Items are asked for here, rows by the triggers.
+-- finds by itself. Nobody waits for anybody, and writers hold nothing. Items are asked for here, rows by the trigger.
 create or replace function jobprogress.unwatched(job_id uuid)
 returns boolean
 language sql volatile
@@ -265,7 +265,7 @@ begin
     and has_function_privilege('public', 'pg_catalog.pg_advisory_unlock(integer, integer)', 'execute')
   ) then
     raise exception 'jobprogress: not everybody who writes may call pg_try_advisory_lock and pg_advisory_unlock (integer, integer)'
-      using hint = 'The triggers ask with them who watches: grant execute on both to public, or install with the gate off.';
+      using hint = 'The trigger asks with them who watches: grant execute on both to public, or install with the gate off.';
   end if;
   if job_table is null then
     raise exception 'jobprogress: table "%" does not exist', table_name
@@ -361,7 +361,7 @@ begin
     select tgname, tgrelid::regclass as on_table from pg_trigger
     where tgfoid = to_regproc('jobprogress.notify_job')
       and tgparentid = 0
-      and (tgrelid <> job_table or tgconstraint <> 0) -- a constraint trigger can't be replaced
+      and (tgrelid <> job_table or tgname <> 'jobprogress')
   loop
     execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
   end loop;
@@ -374,9 +374,9 @@ begin
   end if;
 
   -- The same is asked of rows in WHEN, at the update itself, before anything is read, compared, queued or built; and in
-  -- as few words as can be, for they are parsed anew for each statement: with AND, which PostgreSQL evaluates from left to
-  -- right, though it does not promise to. The other way round everything would be notified. By the old id: a job that gets
-  -- another one is watched under that, if at all.
+  -- as few words as can be, in one trigger, for they are copied and parsed anew for each statement: with AND, which
+  -- PostgreSQL evaluates from left to right, though it does not promise to. The other way round everything would be
+  -- notified. By the old id: a job that gets another one is watched under that, if at all.
   watched := case gate
     when 'on' then 'not (pg_catalog.pg_try_advisory_lock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15))
       and pg_catalog.pg_advisory_unlock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15)))'
@@ -384,16 +384,8 @@ begin
   end;
 
   execute format($create$
-    create or replace trigger jobprogress_update
-    after update on %s
-    for each row
-    when (%s)
-    execute function jobprogress.notify_job()
-  $create$, job_table, watched);
-
-  execute format($create$
-    create or replace trigger jobprogress_delete
-    after delete on %s
+    create or replace trigger jobprogress
+    after update or delete on %s
     for each row
     when (%s)
     execute function jobprogress.notify_job()

@@ -3,7 +3,7 @@ package sql
 
 import _ "embed"
 
-// Install attaches the triggers and functions to the job table. It is one transaction and can be run again.
+// Install attaches the trigger and functions to the job table. It is one transaction and can be run again.
 // The settings jobprogress.job_table, jobprogress.service_role and jobprogress.worker_role of the session steer it.
 //
 //go:embed install.sql

@@ -521,12 +521,17 @@ func TestInstallIsIdempotentMovesAndLeavesNoTrace(t *testing.T) {
 		return n
 	}
 	exec(t, admin, `create schema app; create table app."Odd jobs" (like job including all); alter table app."Odd jobs" alter status drop default, alter status type text, alter type type text`)
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	// As earlier versions did.
+	exec(t, admin, `create trigger jobprogress_update after update on app."Odd jobs" for each row execute function jobprogress.notify_job()`)
 	for _, table := range []string{"job", `app."Odd jobs"`, `app."Odd jobs"`} {
 		if err := store.Install(t.Context(), url, store.Installation{Table: table}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if triggers("job") != 0 || triggers(`app."Odd jobs"`) != 2 {
+	if triggers("job") != 0 || triggers(`app."Odd jobs"`) != 1 {
 		t.Errorf("%d triggers on the old table, %d on the new one", triggers("job"), triggers(`app."Odd jobs"`))
 	}
 	// Columns of type text do as well as enums.

@@ -25,7 +25,7 @@ import (
 // commands is the command line. Every flag is an environment variable too.
 type commands struct {
 	Serve     serveCommand     `cmd:"" help:"Serve the streams."`
-	Install   installCommand   `cmd:"" help:"Attach the triggers and functions to the job table. Can be run again."`
+	Install   installCommand   `cmd:"" help:"Attach the trigger and functions to the job table. Can be run again."`
 	Uninstall uninstallCommand `cmd:"" help:"Take away all that install brought."`
 	Token     tokenCommand     `cmd:"" help:"Print a token for an account, to try things out."`
 	Simulate  simulateCommand  `cmd:"" help:"Run jobs of each type against the job table, as a worker would."`

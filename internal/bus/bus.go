@@ -22,7 +22,7 @@ import (
 	"jobprogress/internal/store"
 )
 
-// Channel is the one that the triggers notify.
+// Channel is the one that the trigger notifies.
 const Channel = "jobprogress"
 
 // Config is what a Bus needs. All fields are required.

@@ -8,7 +8,7 @@ import (
 )
 
 // The gate: the database notifies only what somebody watches, for NOTIFY has commits wait for one another. Where the
-// session holds the shared lock of a bucket, the triggers notify every change of its jobs; where nobody does, a writer
+// session holds the shared lock of a bucket, the trigger notifies every change of its jobs; where nobody does, a writer
 // gets the lock for itself, gives it back at once, and says nothing.
 //
 // A transaction that found nobody may still be under way when the session takes the lock. So after that the session asks

@@ -18,8 +18,9 @@ const (
 	// budget is how many changes of rows are told in a second, and half of it in one burst. A commit that notifies keeps the lock
 	// for which others wait that notify, too, for some 0.4 ms with a disk: this keeps it a fifth of the time.
 	budget = 500
-	// busyBudget is the budget while any bucket is busy: then the writers are at full speed, and pay for each.
-	busyBudget = 50
+	// busyBudget is the budget while any bucket is busy: then the writers are at full speed, and each notice takes half a
+	// millisecond or more from them.
+	busyBudget = 30
 	// A bucket is busy at least for leastBusy, and twice as long each time that it was told again and was too loud
 	// within soon, up to mostBusy: to find out costs writers a burst of notices.
 	leastBusy = time.Second
@@ -33,6 +34,7 @@ const (
 type load struct {
 	changes          *changes // what the reader found
 	limiter          *rate.Limiter
+	began            time.Time // the burst: nothing of the budget was used
 	halved, reviewed time.Time
 	reviewedIn       int64 // the cycle
 	buckets          [len(job.Buckets{})]loudness
@@ -41,6 +43,7 @@ type load struct {
 // loudness is what is known of one bucket.
 type loudness struct {
 	heard float64       // notices, fading: between those of a second and twice that
+	burst float64       // notices since the burst began
 	busy  bool          // it is read on the cycle
 	since time.Time     // it is busy or is not
 	cycle int64         // in which it became busy
@@ -62,6 +65,12 @@ func (l *load) allow(budget int) {
 // hear counts notices. It returns which of the armed buckets have become too loud, if the budget is overdrawn.
 func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (loud job.Buckets) {
 	l.fade(now)
+	if l.limiter.TokensAt(now) >= float64(l.limiter.Burst()) {
+		l.began = now
+		for b := range l.buckets {
+			l.buckets[b].burst = 0
+		}
+	}
 	told := 0
 	for _, n := range notices {
 		one := &l.buckets[n.Job.Bucket()]
@@ -69,16 +78,21 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 		// the same.
 		if n.Kind != job.KindItem && !one.busy {
 			one.heard++
+			one.burst++
 			told++
 		}
 	}
 	if l.limiter.AllowN(now, told) { // never more than half of it at once
 		return none
 	}
-	// The writers will be faster than they were while they had to wait for one another, so only little is kept.
-	kept := 0.0
-	for _, b := range quietest(armed, func(b int) float64 { return l.buckets[b].heard }) {
-		if kept += l.buckets[b].heard; kept > busyBudget {
+	// If it goes on like this, no more than the busy budget is to be told. The writers will be faster even, for they had to
+	// wait for one another.
+	room := busyBudget * max(now.Sub(l.began), leastCycle).Seconds()
+	heard := func(b int) float64 { return l.buckets[b].burst }
+	least := unseen(armed, heard)
+	rate := func(b int) float64 { return max(heard(b), least) }
+	for _, b := range quietest(armed, rate) {
+		if room -= rate(b); room < 0 {
 			loud[b] = true
 			l.changes.forget(b)
 			l.buckets[b].becomeBusy(now, l.changes.cycle.Load())
@@ -88,6 +102,22 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 		l.allow(busyBudget)
 	}
 	return loud
+}
+
+// unseen estimates how often it happened to each of the buckets in truth to which it did not happen yet: by Good and
+// Turing, to all of them together as often as to those to which it happened once. It is two deviations less, for it is no
+// news that it happened once to one of many.
+func unseen(of job.Buckets, times func(b int) float64) float64 {
+	never, once := 0.0, 0.0
+	for b, in := range of {
+		switch {
+		case in && times(b) == 0:
+			never++
+		case in && times(b) == 1:
+			once++
+		}
+	}
+	return max(once-2*math.Sqrt(once), 0) / max(never, 1)
 }
 
 // fade halves what was heard with each window that has passed.
@@ -117,6 +147,13 @@ func quietest(of job.Buckets, rate func(b int) float64) []int {
 	return sorted
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func (l *loudness) becomeBusy(now time.Time, cycle int64) {
 	if l.stay > 0 && now.Sub(l.since) < soon {
 		l.stay = min(2*l.stay, mostBusy)
@@ -142,7 +179,7 @@ func (l *load) tellable(now time.Time, watched, armed job.Buckets) job.Buckets {
 // change in every cycle may change any number of times meanwhile, so their buckets stay busy.
 func (l *load) review(now time.Time, cycle int64, armed job.Buckets) {
 	l.fade(now)
-	var changes [len(job.Buckets{})]float64 // a second
+	var times, changes [len(job.Buckets{})]float64 // since the last review, and a second
 	var slow job.Buckets
 	told, would, left := 0.0, 0.0, false
 	for b, one := range l.buckets {
@@ -152,23 +189,22 @@ func (l *load) review(now time.Time, cycle int64, armed job.Buckets) {
 		if !one.busy {
 			continue
 		}
-		from := l.reviewed
-		if one.since.After(from) {
-			from = one.since
-		}
-		changes[b] = float64(l.changes.all[b].Load()) / now.Sub(from).Seconds()
 		known := cycle > one.cycle+alwaysCycles
 		slow[b] = known && l.changes.fast[b].Load() == 0 && now.After(one.until)
-		if slow[b] {
-			would += changes[b]
-		} else {
-			left = true
-		}
+		left = left || !slow[b]
+		times[b] = float64(l.changes.all[b].Load())
 		l.changes.forget(b)
+	}
+	least := unseen(slow, func(b int) float64 { return times[b] })
+	for b, in := range slow {
+		if in {
+			changes[b] = max(times[b], least) / now.Sub(later(l.reviewed, l.buckets[b].since)).Seconds()
+			would += changes[b]
+		}
 	}
 	most := float64(budget / 2)
 	if left || told+would > most {
-		most = busyBudget
+		most = busyBudget / 2
 	}
 	for _, b := range quietest(slow, func(b int) float64 { return changes[b] }) {
 		if told += changes[b]; told > most {

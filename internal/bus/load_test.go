@@ -2,6 +2,7 @@ package bus
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -121,6 +122,26 @@ func TestLoadDoesNotFlap(t *testing.T) {
 	}
 }
 
+// A crowd that is fast all together is let go before much more than half of the budget is told, also those of it that
+// were not heard by then.
+func TestFastCrowdIsLetGoAtOnce(t *testing.T) {
+	c := newCrowded()
+	c.armed = every
+	random := rand.New(rand.NewPCG(1, 2))
+	told := 0
+	for range 5 * budget { // 2,000 a second
+		c.now = c.now.Add(500 * time.Microsecond)
+		b := byte(random.IntN(256))
+		if c.armed[b] {
+			told++
+		}
+		c.changed(b, 1)
+	}
+	if most := budget * 4 / 5; told > most {
+		t.Errorf("%d changes are told, want %d at most", told, most)
+	}
+}
+
 // A job that was changed very often at once, and is else changed a few times a second, is told again.
 func TestBurstPasses(t *testing.T) {
 	for _, rate := range []float64{0, 1, 5} {
@@ -205,12 +226,12 @@ func TestWhatIsWatchedElsewhereDoesNotKeepItBusy(t *testing.T) {
 // What was heard of a bucket fades also when nothing is heard any more.
 func TestSilenceMakesRoom(t *testing.T) {
 	c := newCrowded()
-	loud := crowd{5: 0, 6: 5000, 7: 1}
-	c.live(loud, 1)
+	loud := crowd{5: busyBudget - 10, 6: 5000, 7: 1}
+	c.live(loud, 4)
 	c.changed(7, 10*budget)
-	c.changed(5, busyBudget)
+	loud[5] = 0
 	if c.armed[6] || c.armed[7] || !c.armed[5] {
-		t.Fatal("the quietest alone is told after a burst")
+		t.Fatalf("told are %v %v %v", c.armed[5], c.armed[6], c.armed[7])
 	}
 	c.live(loud, 10)
 	if !c.armed[7] {

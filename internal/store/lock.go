@@ -12,7 +12,7 @@ import (
 	"jobprogress/internal/job"
 )
 
-// Locks are advisory locks that the triggers and functions of the database try before they notify: a bucket of Rows is
+// Locks are advisory locks that the trigger and functions of the database try before they notify: a bucket of Rows is
 // one whose changed rows are notified, one of Items one whose items are.
 type Locks struct{ Rows, Items job.Buckets }
 

@@ -45,7 +45,7 @@ var faults = []fault{
 	{Name: "flood", Do: flood},
 	{Name: "bursts", Do: bursts},
 	{Name: "locks held by somebody else", Do: holdLocks},
-	{Name: "triggers disabled", Do: disableTriggers, Slow: true},
+	{Name: "trigger disabled", Do: disableTrigger, Slow: true},
 	{Name: "notify off", Do: silence, Slow: true},
 }
 
@@ -344,14 +344,14 @@ func holdLocks(ctx context.Context, w *world, rng *rand.Rand) error {
 	return nil
 }
 
-func disableTriggers(ctx context.Context, w *world, rng *rand.Rand) error {
+func disableTrigger(ctx context.Context, w *world, rng *rand.Rand) error {
 	alter := func(ctx context.Context, what string) error {
 		conn, err := w.connect(ctx)
 		if err != nil {
 			return err
 		}
 		defer conn.Close(context.Background())
-		_, err = conn.Exec(ctx, `set lock_timeout = '2s'; alter table job `+what+` trigger jobprogress_update, `+what+` trigger jobprogress_delete`)
+		_, err = conn.Exec(ctx, `set lock_timeout = '2s'; alter table job `+what+` trigger jobprogress`)
 		return err
 	}
 	if err := alter(ctx, "disable"); err != nil {
