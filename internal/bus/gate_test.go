@@ -194,7 +194,7 @@ func (r *running) flood(id job.ID, from int) {
 	exec(r.t, r.admin, fmt.Sprintf(`do $$ begin
 		for i in 1..3000 loop
 			update job set progress = jsonb_build_object('total', 10000, 'done', %d + i) where id = '%s';
-			if i %% 500 = 0 then -- more than half of the budget at once, on whatever machine
+			if i %% 500 = 0 then -- more than a burst at once, on whatever machine
 				commit;
 			end if;
 		end loop;

@@ -15,12 +15,14 @@ import (
 // interrupts come too fast: its bucket is busy. That begins when notices come faster than the budget, and then with the
 // loudest. Who is slow enough is told again.
 const (
-	// budget is how many changes of rows are told in a second, and half of it in one burst. A commit that notifies keeps the lock
-	// for which others wait that notify, too, for some 0.4 ms with a disk: this keeps it a fifth of the time.
+	// budget is how many changes of rows are told in a second, and burst how many at once. A commit that notifies keeps the
+	// lock for which others wait that notify, too, for some 0.4 ms with a disk: this keeps it a fifth of the time.
 	budget = 500
-	// busyBudget is the budget while any bucket is busy: then the writers are at full speed, and each notice takes half a
-	// millisecond or more from them.
-	busyBudget = 30
+	burst  = 100
+	// These hold while any bucket is busy: then the writers are at full speed, and each notice takes half a millisecond or
+	// more from them.
+	busyBudget = 10
+	busyBurst  = 10
 	// A bucket is busy at least for leastBusy, and twice as long each time that it was told again and was too loud
 	// within soon, up to mostBusy: to find out costs writers a burst of notices.
 	leastBusy = time.Second
@@ -52,14 +54,8 @@ type loudness struct {
 }
 
 func (l *load) reset() {
-	l.allow(budget)
+	l.limiter = rate.NewLimiter(budget, burst)
 	clear(l.buckets[:])
-}
-
-func (l *load) allow(budget int) {
-	if l.limiter == nil || l.limiter.Limit() != rate.Limit(budget) {
-		l.limiter = rate.NewLimiter(rate.Limit(budget), budget/2)
-	}
 }
 
 // hear counts notices. It returns which of the armed buckets have become too loud, if the budget is overdrawn.
@@ -82,7 +78,7 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 			told++
 		}
 	}
-	if l.limiter.AllowN(now, told) { // never more than half of it at once
+	if l.limiter.AllowN(now, told) {
 		return none
 	}
 	// If it goes on like this, no more than the busy budget is to be told. The writers will be faster even, for they had to
@@ -90,16 +86,16 @@ func (l *load) hear(now time.Time, notices []job.Notice, armed job.Buckets) (lou
 	room := busyBudget * max(now.Sub(l.began), leastCycle).Seconds()
 	heard := func(b int) float64 { return l.buckets[b].burst }
 	least := unseen(armed, heard)
-	rate := func(b int) float64 { return max(heard(b), least) }
-	for _, b := range quietest(armed, rate) {
-		if room -= rate(b); room < 0 {
+	likely := func(b int) float64 { return max(heard(b), least) }
+	for _, b := range quietest(armed, likely) {
+		if room -= likely(b); room < 0 {
 			loud[b] = true
 			l.changes.forget(b)
 			l.buckets[b].becomeBusy(now, l.changes.cycle.Load())
 		}
 	}
-	if loud != none {
-		l.allow(busyBudget)
+	if loud != none && !l.strained() {
+		l.limiter = rate.NewLimiter(busyBudget, busyBurst)
 	}
 	return loud
 }
@@ -213,7 +209,7 @@ func (l *load) review(now time.Time, cycle int64, armed job.Buckets) {
 		one := &l.buckets[b]
 		one.busy, one.since, one.heard = false, now, 0
 	}
-	if !left {
-		l.allow(budget)
+	if !left && l.strained() {
+		l.limiter = rate.NewLimiter(budget, burst)
 	}
 }

@@ -74,12 +74,12 @@ func TestLoad(t *testing.T) {
 		least, most int // buckets armed after ten seconds
 	}{
 		"everybody slow":              {everybody(1), 256, 256},
-		"everybody fast":              {everybody(50), 0, 1}, // whose 50 are what is kept
+		"everybody fast":              {everybody(50), 0, 0},
 		"one fast":                    {crowd{7: 5000}, 0, 0},
 		"one fast, few slow":          {with(crowd{1: 3, 2: 3, 3: 3}, 7, 5000), 3, 3},
 		"as fast as the budget":       {crowd{7: budget - 100}, 1, 1},
 		"a crowd within its budget":   {with(everybody(1), 7, 100), 256, 256},
-		"a crowd that is overdrawing": {everybody(4), 0, busyBudget / 4},
+		"a crowd that is overdrawing": {everybody(4), 0, 20},
 		"few, too fast for little":    {crowd{7: 60, 8: 60, 9: 60}, 3, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,26 +103,23 @@ func TestLoad(t *testing.T) {
 // A bucket that is told again and again becomes too loud is tried less and less often.
 func TestLoadDoesNotFlap(t *testing.T) {
 	c := newCrowded()
-	switches, before := 0, job.Buckets{}
+	tries := 0
 	for range 600 { // a minute in which what is loud comes in bursts, and what is read is quiet
 		c.live(crowd{7: 0}, 0.1)
 		if c.armed[7] {
-			c.changed(7, 200)
+			tries++
+			c.changed(7, 2*burst)
 		}
-		if c.armed != before {
-			switches++
-		}
-		before = c.armed
 	}
-	if switches > 40 {
-		t.Errorf("%d switches in a minute", switches)
+	if tries > 20 {
+		t.Errorf("%d tries in a minute", tries)
 	}
-	if switches == 0 {
+	if tries < 2 {
 		t.Error("it was never tried again")
 	}
 }
 
-// A crowd that is fast all together is let go before much more than half of the budget is told, also those of it that
+// A crowd that is fast all together is let go before much more than a burst is told, also those of it that
 // were not heard by then.
 func TestFastCrowdIsLetGoAtOnce(t *testing.T) {
 	c := newCrowded()
@@ -137,7 +134,7 @@ func TestFastCrowdIsLetGoAtOnce(t *testing.T) {
 		}
 		c.changed(b, 1)
 	}
-	if most := budget * 4 / 5; told > most {
+	if most := 2 * burst; told > most {
 		t.Errorf("%d changes are told, want %d at most", told, most)
 	}
 }
@@ -226,7 +223,7 @@ func TestWhatIsWatchedElsewhereDoesNotKeepItBusy(t *testing.T) {
 // What was heard of a bucket fades also when nothing is heard any more.
 func TestSilenceMakesRoom(t *testing.T) {
 	c := newCrowded()
-	loud := crowd{5: busyBudget - 10, 6: 5000, 7: 1}
+	loud := crowd{5: busyBudget - 2, 6: 5000, 7: 1}
 	c.live(loud, 4)
 	c.changed(7, 10*budget)
 	loud[5] = 0

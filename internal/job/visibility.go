@@ -15,18 +15,18 @@ type Visibility struct {
 
 // ParseVisibility reads the text form of pg_current_snapshot(), xmin:xmax:xip,xip,….
 func ParseVisibility(s string) (Visibility, error) {
-	bad := fmt.Errorf("pg_snapshot %.60q is not xmin:xmax:xip,…", s)
+	bad := func() error { return fmt.Errorf("pg_snapshot %.60q is not xmin:xmax:xip,…", s) }
 	fields := strings.Split(s, ":")
 	if len(fields) != 3 {
-		return Visibility{}, bad
+		return Visibility{}, bad()
 	}
 	var v Visibility
 	var err error
 	if v.xmin, err = strconv.ParseUint(fields[0], 10, 64); err != nil {
-		return Visibility{}, bad
+		return Visibility{}, bad()
 	}
 	if v.xmax, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
-		return Visibility{}, bad
+		return Visibility{}, bad()
 	}
 	if fields[2] == "" {
 		return v, nil
@@ -34,7 +34,7 @@ func ParseVisibility(s string) (Visibility, error) {
 	for xip := range strings.SplitSeq(fields[2], ",") {
 		xid, err := strconv.ParseUint(xip, 10, 64)
 		if err != nil {
-			return Visibility{}, bad
+			return Visibility{}, bad()
 		}
 		v.inProgress = append(v.inProgress, xid)
 	}
