@@ -357,6 +357,13 @@ begin
     end loop;
   end;
 
+  if exists (
+    select from pg_trigger
+    where tgrelid = job_table and tgname = 'jobprogress' and tgfoid <> 'jobprogress.notify_job'::regproc
+  ) then
+    raise exception 'jobprogress: table % has a trigger jobprogress that is not ours', job_table
+      using hint = 'Rename it: alter trigger jobprogress on … rename to ….';
+  end if;
   for attached in
     select tgname, tgrelid::regclass as on_table from pg_trigger
     where tgfoid = to_regproc('jobprogress.notify_job')

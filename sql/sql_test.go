@@ -574,6 +574,18 @@ func TestInstallSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestInstallLeavesATriggerOfSomebodyElseAlone(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	admin := session(t, url)
+	exec(t, admin, `create table task (like job); create function mine() returns trigger language plpgsql as 'begin return null; end';
+		create trigger jobprogress after update on task for each row execute function mine()`)
+	err := store.Install(t.Context(), url, store.Installation{Table: "task"})
+	if err == nil || !strings.Contains(err.Error(), "trigger jobprogress that is not ours") || !strings.Contains(err.Error(), "Rename it") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestFilesRunAsTheyAre(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

@@ -68,8 +68,8 @@ type changes struct {
 }
 
 // alwaysCycles is in how many cycles on end a job must change to be one that changes in every cycle, and may change any
-// number of times meanwhile.
-const alwaysCycles = 3
+// number of times meanwhile. One that changes a few times a second hardly ever does so by chance.
+const alwaysCycles = 8
 
 func (c *changes) nextCycle() {
 	c.cycle.Add(1)

@@ -109,22 +109,30 @@ func unseen(of job.Buckets, times func(b int) float64) float64 {
 		switch {
 		case in && times(b) == 0:
 			never++
-		case in && times(b) == 1:
+		case in && times(b) <= 1:
 			once++
 		}
 	}
 	return max(once-2*math.Sqrt(once), 0) / max(never, 1)
 }
 
-// fade halves what was heard with each window that has passed.
+// fade halves what was heard with each window that has passed, and a burst that lasts.
 func (l *load) fade(now time.Time) {
 	windows := now.Sub(l.halved) / window
 	if windows <= 0 {
 		return
 	}
 	l.halved = now
+	long := now.Sub(l.began) > 2*window // else it would leave more and more room
+	if long {
+		l.began = now.Add(-now.Sub(l.began) / 2)
+	}
 	for b := range l.buckets {
-		l.buckets[b].heard = math.Ldexp(l.buckets[b].heard, -int(min(windows, 64)))
+		one := &l.buckets[b]
+		one.heard = math.Ldexp(one.heard, -int(min(windows, 64)))
+		if long {
+			one.burst /= 2
+		}
 	}
 }
 
@@ -203,11 +211,11 @@ func (l *load) review(now time.Time, cycle int64, armed job.Buckets) {
 		most = busyBudget / 2
 	}
 	for _, b := range quietest(slow, func(b int) float64 { return changes[b] }) {
-		if told += changes[b]; told > most {
+		if told += changes[b]; told > most && changes[b] > 0 {
 			return
 		}
 		one := &l.buckets[b]
-		one.busy, one.since, one.heard = false, now, 0
+		one.busy, one.since, one.heard, one.burst = false, now, 0, 0
 	}
 	if !left && l.strained() {
 		l.limiter = rate.NewLimiter(budget, burst)

@@ -154,6 +154,88 @@ func TestBurstPasses(t *testing.T) {
 	}
 }
 
+// A crowd of jobs that change a few times a second each, whenever they do, is told again after one bulk update.
+func TestCrowdIsToldAgainAfterABurst(t *testing.T) {
+	for jobs, rate := range map[int]float64{50: 4, 30: 5, 100: 2, 200: 1} {
+		random := rand.New(rand.NewPCG(1, 2))
+		c := newCrowded()
+		watched := job.Buckets{}
+		for b := range jobs {
+			watched[b] = true
+		}
+		live := func(seconds int) {
+			for range seconds * int(time.Second/leastCycle) {
+				c.now = c.now.Add(leastCycle)
+				c.changes.nextCycle()
+				c.armed = c.tellable(c.now, watched, c.armed)
+				for b := range jobs {
+					n := 0
+					for at := random.ExpFloat64(); at < rate*leastCycle.Seconds(); at += random.ExpFloat64() {
+						n++
+					}
+					c.changed(byte(b), n)
+				}
+			}
+		}
+		live(5)
+		before := c.armed.Len()
+		var bulk []job.Notice
+		for i := range 2 * burst {
+			bulk = append(bulk, job.Notice{Kind: job.KindState, Job: jobIn(byte(i % jobs))})
+		}
+		c.armed = c.armed.Without(c.hear(c.now, bulk, c.armed))
+		after := c.armed.Len()
+		live(10)
+		if n := c.armed.Len(); before != jobs || after > busyBudget || n != jobs || c.strained() {
+			t.Errorf("%d jobs at %g a second: %d buckets are armed, %d after a burst, %d ten seconds later", jobs, rate, before, after, n)
+		}
+	}
+}
+
+// Notices that another server asked for keep the budget overdrawn. That neither gives quiet buckets more and more room,
+// nor counts an old burst against them.
+func TestForeignNoticesDoNotMatterForLong(t *testing.T) {
+	c := newCrowded()
+	watched := job.Buckets{6: true, 7: true}
+	told := 0
+	live := func(seconds, seven int) {
+		for i := range seconds * 1000 {
+			c.now = c.now.Add(time.Millisecond)
+			if i%100 == 0 {
+				c.changes.nextCycle()
+				c.armed = c.tellable(c.now, watched, c.armed)
+				c.changed(6, 5*burst) // for good
+			}
+			if i%20 == 0 {
+				c.armed = c.armed.Without(c.hear(c.now, []job.Notice{{Kind: job.KindState, Job: jobIn(2)}}, c.armed))
+			}
+			if seven > 0 && i%(1000/seven) == 0 {
+				if c.armed[7] {
+					told++
+				}
+				c.changed(7, 1)
+			}
+		}
+	}
+	live(600, 0)
+	if !c.armed[7] {
+		t.Error("what is quiet is not told")
+	}
+	if live(10, 200); told > 2*burst {
+		t.Errorf("%d changes of what had been quiet are told", told)
+	}
+	live(2*int(mostBusy.Seconds()), 0)
+	armed := 0
+	for range 60 {
+		if live(1, 0); c.armed[7] {
+			armed++
+		}
+	}
+	if armed < 58 {
+		t.Errorf("what is quiet again is told in %d of 60 seconds", armed)
+	}
+}
+
 // Nor does it hide among others that are slow, or behind a cycle that is long.
 func TestJobThatChangesInEveryCycleIsNotTold(t *testing.T) {
 	for _, seconds := range []float64{0.1, 1, 4} {

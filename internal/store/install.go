@@ -86,8 +86,10 @@ func explain(err error) error {
 		}
 	case "42501": // insufficient privilege
 		switch {
-		case strings.Contains(pg.Message, "must be owner"):
+		case strings.Contains(pg.Message, "must be owner of schema"):
 			hint = "Run it as the role that installed jobprogress."
+		case strings.Contains(pg.Message, "must be owner"):
+			hint = "Run it as the owner of the job table."
 		case strings.Contains(pg.Message, "for database"):
 			hint = "The role needs to create a schema: grant create on database … to it."
 		case strings.Contains(pg.Message, "jobprogress"), strings.Contains(pg.Message, "snapshot"):
