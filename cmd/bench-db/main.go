@@ -21,7 +21,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var b bench
-	flag.IntVar(&b.rounds, "rounds", 9, "rounds of each case, of which the median counts")
+	flag.IntVar(&b.rounds, "rounds", 7, "rounds of each case, of which the median counts")
 	flag.DurationVar(&b.time, "time", 5*time.Second, "how long pgbench runs in a round")
 	flag.DurationVar(&b.slowTime, "slow-time", 30*time.Second, "how long the slow work runs")
 	flag.StringVar(&b.readme, "readme", "", "file whose cost card is to be written")

@@ -318,6 +318,17 @@ func TestSilenceMakesRoom(t *testing.T) {
 	}
 }
 
+// What has become silent is told again, though what is told already takes all of the little budget.
+func TestSilenceCostsNothing(t *testing.T) {
+	c := newCrowded()
+	loud := crowd{5: busyBudget - 2, 6: 5000, 7: 0}
+	c.live(loud, 4)
+	c.changed(7, 10*budget)
+	if c.live(loud, 10); !c.armed[7] {
+		t.Error("what is silent is not told")
+	}
+}
+
 // The quickest of the reads counts, and slowly less.
 func TestCost(t *testing.T) {
 	var c cost

@@ -86,7 +86,10 @@ func TestGate(t *testing.T) {
 	for _, buckets := range []int{1, 2} {
 		t.Run(fmt.Sprint(buckets, " buckets"), func(t *testing.T) {
 			t.Parallel()
-			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 8, Viewers: 16, Writers: 6, Buckets: buckets}
+			// A server that takes its locks reads again what transactions do that are under way: with one writer, there is
+			// hardly ever one that would hide that something else was not read.
+			writers := map[int]int{1: 1, 2: 6}[buckets]
+			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 8, Viewers: 16, Writers: writers, Buckets: buckets}
 			report := newReport()
 			w := newWorld(t, c, report)
 			rng := w.rng(1)
