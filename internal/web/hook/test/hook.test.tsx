@@ -201,6 +201,7 @@ test('a job that is started again is watched again when the application hears of
   const id = await commands.insert();
   const onComplete = vi.fn();
   const { result } = await watch(id, { onComplete });
+  await becomes(() => result.current, { connectionState: 'open' });
   await commands.item(id, 's1', 'succeeded');
   await commands.finish(id);
   await becomes(() => result.current, { connectionState: 'closed', status: 'completed' });
