@@ -79,7 +79,7 @@ func TestLoad(t *testing.T) {
 		"one fast, few slow":          {with(crowd{1: 3, 2: 3, 3: 3}, 7, 5000), 3, 3},
 		"as fast as the budget":       {crowd{7: budget - 100}, 1, 1},
 		"a crowd within its budget":   {with(everybody(1), 7, 100), 256, 256},
-		"a crowd that is overdrawing": {everybody(4), 0, 20},
+		"a crowd that is overdrawing": {everybody(4), 0, busyBudget},
 		"few, too fast for little":    {crowd{7: 60, 8: 60, 9: 60}, 3, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
