@@ -83,13 +83,12 @@ func TestEachFault(t *testing.T) {
 // What a server misses of a job while it takes its lock or gives it back, it would show as soon as the job changes again:
 // so all is calm right after.
 func TestGate(t *testing.T) {
-	for _, buckets := range []int{1, 2} {
-		t.Run(fmt.Sprint(buckets, " buckets"), func(t *testing.T) {
+	// A server that takes its locks reads again what transactions do that are under way: with one writer, there is hardly
+	// ever one that would hide that something else was not read.
+	for _, c := range []config{{Buckets: 1, Writers: 1}, {Buckets: 1, Writers: 6}, {Buckets: 2, Writers: 1}, {Buckets: 2, Writers: 6}} {
+		t.Run(fmt.Sprint(c.Buckets, " buckets, ", c.Writers, " writers"), func(t *testing.T) {
 			t.Parallel()
-			// A server that takes its locks reads again what transactions do that are under way: with one writer, there is
-			// hardly ever one that would hide that something else was not read.
-			writers := map[int]int{1: 1, 2: 6}[buckets]
-			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 8, Viewers: 16, Writers: writers, Buckets: buckets}
+			c.Seed, c.Binary, c.Backstop, c.Replicas, c.Jobs, c.Viewers = seed(t), binary, time.Hour, 2, 8, 16
 			report := newReport()
 			w := newWorld(t, c, report)
 			rng := w.rng(1)
