@@ -2,28 +2,33 @@
 --
 --   psql -v ON_ERROR_STOP=1 -f install.sql
 --
--- Settings of the session steer it (PGOPTIONS="-c jobprogress.job_table=app.job" psql …, or set … before \i):
---   jobprogress.job_table         the job table, schema-qualified or found by search_path; default job
---   jobprogress.service_role  may call jobprogress.snapshot: the role the service connects as
+-- Settings of the session steer it (PGOPTIONS="-c jobprogress.job_table=app.job" psql ..., or set ... before \i).
+-- What is not set stays as it was:
+--   jobprogress.job_table     the job table, schema-qualified or found by search_path; at first job
+--   jobprogress.gate          off: notify every change, watched or not; at first on
+--   jobprogress.service_role  may read the published state of jobs: the role the server connects as
 --   jobprogress.worker_role   may call jobprogress.item: the role the workers connect as
---   jobprogress.gate          off: notify every change, also those that no server of ours watches; default on
+--
+-- ASCII only: the file must load into a database of any encoding.
 begin;
 
 -- A lock request that waits makes every writer wait behind it: rather give up and be run again.
 set local lock_timeout = '5s';
 set local client_min_messages = warning;
+set local check_function_bodies = off; -- functions name others that come later
 
 do $$
 begin
   perform pg_advisory_xact_lock(hashtext('jobprogress.install'));
-end $$;
-
-do $$
-begin
-  perform set_config('jobprogress.fresh', (to_regnamespace('jobprogress') is null)::text, true);
+  perform set_config('jobprogress.known', coalesce((
+    select array_agg(oid) from pg_proc where pronamespace = to_regnamespace('jobprogress')
+  ), '{}')::text, true);
 end $$;
 
 create schema if not exists jobprogress;
+
+comment on schema jobprogress is
+  'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
 
 -- Functions of the schema run with the rights of their owner. Nobody else may have put them there.
 do $$
@@ -42,144 +47,102 @@ begin
   end if;
 end $$;
 
-comment on schema jobprogress is 'Shows the progress of jobs in the browser: a trigger and a helper that notify channel "jobprogress".';
-
--- What is published of a row, for notices and snapshots alike. A count that is no count, a moment that JSON can't
--- write and an endless text must neither stop a writer nor spoil a read of many rows.
+-- Version 1 had triggers that read a table of ours. To drop it takes a lock that they hold for as long as their
+-- transactions. So both tables are locked first, and neither is kept while the other is waited for.
 do $$
+declare
+  attached regclass;
 begin
-  if exists (select from pg_proc where oid = to_regprocedure('jobprogress.counts(jsonb)') and prorettype <> 'text'::regtype) then
-    drop function jobprogress.counts(jsonb); -- an earlier version returned another type
+  if to_regclass('jobprogress.secret') is null then
+    return;
   end if;
+  for attempt in 1..50 loop
+    begin
+      for attached in
+        select distinct tgrelid::regclass from pg_trigger
+        where tgfoid = to_regproc('jobprogress.notify_job') and tgparentid = 0
+      loop
+        execute format('lock table %s in share row exclusive mode', attached);
+      end loop;
+      lock table jobprogress.secret in access exclusive mode nowait;
+      drop table jobprogress.secret;
+      return;
+    exception when lock_not_available then
+      if attempt = 50 then
+        raise exception 'jobprogress: writers are too busy for an upgrade'
+          using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again in a quieter moment.';
+      end if;
+    end;
+    perform pg_sleep(random() * 0.05);
+  end loop;
 end $$;
 
-create or replace function jobprogress.counts(progress jsonb)
-returns text
-language sql immutable
-as $$
-  select '{"done":' || coalesce((progress -> 'done')::text, 'null')
-    || ',"total":' || coalesce((progress -> 'total')::text, 'null')
-    || ',"succeeded":' || coalesce((progress -> 'succeeded')::text, 'null')
-    || ',"failed":' || coalesce((progress -> 'failed')::text, 'null') || '}'
-$$;
+drop function if exists jobprogress.seal(text);
+drop function if exists jobprogress.unwatched(uuid);
+drop function if exists jobprogress.counts(jsonb);
 
-create or replace function jobprogress.cut(value text, characters integer)
-returns text
-language sql immutable
-as $$
-  select case when length(value) > characters then left(value, characters - 3) || '...' else value end
-$$;
-
-create or replace function jobprogress.moment(value timestamptz)
-returns timestamptz
-language sql immutable
-as $$
-  select case when value >= '0001-01-02 00:00:00+00' and value < '9999-12-31 00:00:00+00' then value end
-$$;
-
--- Whoever may connect may notify. What our functions notify is sealed with a key that only they read, and the
--- service through snapshot.
-create table if not exists jobprogress.secret (
-  key bytea not null
+-- What workers say of items. It is append-only: to update a row would have workers wait for one another. The newest row
+-- of an item counts. Unlogged: its rows are not worth a flush, and no replica or publication gets them.
+create unlogged table if not exists jobprogress.item_log (
+  job    text collate "C" not null,
+  run    text, -- of the job at that time; null: unknown, or not started
+  item   text not null,
+  kind   text not null,
+  status text not null,
+  label  text,
+  index  bigint,
+  count  bigint,
+  total  bigint,
+  seq    bigint not null generated always as identity,
+  xid    xid8 not null,
+  at     timestamptz not null default now()
 );
 
-comment on table jobprogress.secret is 'The key that seals notices. One row; never to be granted to anybody.';
+create index if not exists item_log_job_xid on jobprogress.item_log (job, xid);
 
-insert into jobprogress.secret (key)
-select sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
-where not exists (select from jobprogress.secret);
+comment on table jobprogress.item_log is
+  'What jobprogress.item was told, for as long as a server may show it. Servers delete what is out of date.';
 
--- The backend is part of what is sealed: a notice that somebody heard and sends again comes from another one. Without
--- a key, in a copy of the schema for example, the body stays as it is, which makes it a hint to look at the row.
-create or replace function jobprogress.seal(body text)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  key bytea;
-begin
-  select secret.key into key from jobprogress.secret;
-  if key is null then
-    return body;
-  end if;
-  return '{"seal":"'
-    || left(encode(sha256(key || sha256(key || convert_to(pg_backend_pid() || body, 'UTF8'))), 'hex'), 32)
-    || '",' || substr(body, 2);
-end $$;
-
-comment on function jobprogress.seal(text) is 'Seals the body of a notice, a JSON object, so that the service knows whom it comes from.';
-
--- The gate. NOTIFY has commits wait for one another, so nothing is notified that nobody watches. For each bucket of jobs
--- (the last byte of the id) that somebody watches, a server of ours holds shared advisory locks: of class 1785684592 for
--- rows, 1785684593 for items. Whoever writes tries the exclusive one and gives it back at once: who gets it says nothing,
--- for no server has it. What transactions kept to themselves that were under way when a server took its lock, the server
--- finds by itself. Nobody waits for anybody, and writers hold nothing. Items are asked for here, rows by the trigger.
-create or replace function jobprogress.unwatched(job_id uuid)
+-- The gate. NOTIFY makes commits wait for one another, so nothing is notified that nobody watches. For each bucket of
+-- jobs (the last byte of the id) that its viewers watch, a server holds a shared advisory lock of class 1785684592; and
+-- number 256 of it as long as it serves this database. A writer tries the exclusive lock and gives it back at once: who
+-- gets it has found no server. Nobody ever waits for such a lock.
+create or replace function jobprogress.unwatched(bucket integer)
 returns boolean
 language sql volatile
 as $$
-  select case when pg_catalog.pg_try_advisory_lock(1785684593, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
-    then pg_catalog.pg_advisory_unlock(1785684593, pg_catalog.get_byte(pg_catalog.uuid_send(job_id), 15))
+  select case when pg_catalog.pg_try_advisory_lock(1785684592, bucket)
+    then pg_catalog.pg_advisory_unlock(1785684592, bucket)
     else false
   end
 $$;
 
--- Notifies what the row is now, with the transaction's id: the service knows by that which reads include it already.
--- Of several notices of one transaction only the last is a state that commits; they come together, and the service
--- waits for the last.
+comment on function jobprogress.unwatched(integer) is 'Reports whether no server watches any job of the bucket.';
+
+-- A notification says look: it holds the id and no state. The function has no EXCEPTION block, which would keep
+-- kilobytes for each row until the transaction ends; and it compares nothing, which may read megabytes out of line.
+-- It runs with the search_path of the writer, so every name is qualified. The assignments are cheaper than PERFORM.
 create or replace function jobprogress.notify_job()
 returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+language plpgsql
 as $$
 declare
-  payload text;
+  nothing pg_catalog.text;
 begin
-  if current_setting('jobprogress.notify', true) = 'off' then
+  if pg_catalog.current_setting('jobprogress.notify', true) operator(pg_catalog.=) 'off' then
     return null;
   end if;
-  if tg_op = 'UPDATE' and new.id = old.id then
-    -- As text, which every type can be compared as in this search_path.
-    if old.status::text is not distinct from new.status::text
-      and old.account_id::text is not distinct from new.account_id::text
-      and old.progress is not distinct from new.progress
-      and old.error::text is not distinct from new.error::text
-    then
-      return null;
-    end if;
-    -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
-    payload := json_build_object(
-      'kind', 'state',
-      'job', new.id,
-      'xid', pg_current_xact_id()::text,
-      'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-      'account', new.account_id::text,
-      'status', left(new.status::text, 64),
-      'progress', jobprogress.counts(new.progress)::json,
-      'error', jobprogress.cut(new.error::text, 1000)
-    )::text;
-    payload := jobprogress.seal(payload);
-    -- More than NOTIFY takes, 7,999 bytes, would abort the writer: look at the row.
-    if octet_length(payload) > 7900 then
-      payload := json_build_object('kind', 'row', 'job', new.id)::text;
-    end if;
-    perform pg_notify('jobprogress', payload);
-    return null;
+  if tg_op operator(pg_catalog.<>) 'INSERT' then
+    nothing := pg_catalog.pg_notify('jobprogress', old.id::pg_catalog.text);
   end if;
-  perform pg_notify('jobprogress', json_build_object('kind', 'row', 'job', old.id)::text);
-  if tg_op = 'UPDATE' then
-    perform pg_notify('jobprogress', json_build_object('kind', 'row', 'job', new.id)::text);
+  if tg_op operator(pg_catalog.<>) 'DELETE' then
+    nothing := pg_catalog.pg_notify('jobprogress', new.id::pg_catalog.text); -- PostgreSQL folds it if it is the same
   end if;
-  return null;
-exception when others then
-  -- The writer's update matters more than our notice: the service finds the row on its slow cycle.
-  raise warning 'jobprogress: no notice for job %: % (%)', old.id, sqlerrm, sqlstate;
   return null;
 end $$;
 
 comment on function jobprogress.notify_job() is
-  'Trigger: notifies the state of the changed job on channel "jobprogress". set jobprogress.notify = off silences it.';
+  'Trigger: notifies the id of the changed job on channel "jobprogress". set jobprogress.notify = off silences it.';
 
 create or replace function jobprogress.item(
   job_id    uuid,
@@ -196,7 +159,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  payload text;
+  run     text;
+  nothing text;
 begin
   if job_id is null or item_id is null or item_kind is null then
     raise exception 'jobprogress.item: job_id, item_id and item_kind must not be null'
@@ -206,72 +170,238 @@ begin
     raise exception 'jobprogress.item: status is "%", must be queued, in_progress, succeeded or failed', status
       using errcode = 'invalid_parameter_value';
   end if;
-  if current_setting('jobprogress.notify', true) = 'off' then
+  if jobprogress.unwatched(256) then
+    return; -- no server would ever show it, or delete it
+  end if;
+  if length(item_id) > 1000 or length(item_kind) > 1000 then
+    raise warning 'jobprogress.item: an item of job % is not kept: item_id or item_kind has more than 1,000 characters', job_id;
+    return;
+  end if;
+  if current_setting('transaction_read_only') = 'on' then
+    raise warning 'jobprogress.item: an item of job % is not kept: the transaction is read-only', job_id;
+    return;
+  end if;
+  if to_regclass('jobprogress.item_log') is null then
+    raise warning 'jobprogress.item: an item of job % is not kept: table jobprogress.item_log is missing', job_id;
     return;
   end if;
 
-  begin
-    if jobprogress.unwatched(job_id) then
-      return;
-    end if;
-    -- "at" also keeps PostgreSQL from folding equal notices of one transaction into the first of them.
-    payload := json_strip_nulls(json_build_object(
-      'kind', 'item',
-      'job', job_id,
-      'at', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-      'item', json_build_object(
-        'itemId', item_id,
-        'itemKind', item_kind,
-        'status', status,
-        'label', case when length(label) > 200 then left(label, 197) || '...' else label end,
-        'index', index,
-        'count', count,
-        'total', total
-      )
-    ))::text;
-    payload := jobprogress.seal(payload);
-    if octet_length(payload) > 7900 then
-      raise warning 'jobprogress.item: no notice for job %: item_id and item_kind take more than a notice holds', job_id;
-      return;
-    end if;
-    perform pg_notify('jobprogress', payload);
-  exception when others then
-    raise warning 'jobprogress.item: no notice for job %: % (%)', job_id, sqlerrm, sqlstate;
-  end;
+  -- Not in a serializable transaction, to whose conflicts the read would add. The block takes no transaction id, because
+  -- nothing is written in it.
+  if current_setting('transaction_isolation') <> 'serializable' then
+    begin
+      run := jobprogress.run_of(job_id::text);
+    exception when others then
+      raise warning 'jobprogress.item: the run of job % is unknown: % (%)', job_id, sqlerrm, sqlstate;
+    end;
+  end if;
+
+  insert into jobprogress.item_log (job, run, item, kind, status, label, index, count, total, xid)
+  values (job_id::text, run, item_id, item_kind, status, jobprogress.cut(label, 200), index, count, total, pg_current_xact_id());
+
+  if not jobprogress.unwatched(get_byte(uuid_send(job_id), 15))
+    and current_setting('jobprogress.notify', true) is distinct from 'off'
+  then
+    nothing := pg_notify('jobprogress', job_id::text);
+  end if;
 end $$;
 
 comment on function jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint) is
-  'Tells the viewers of a job the status of one of its items: queued, in_progress, succeeded or failed.';
+  'Keeps the latest status of an item of a job for its viewers: queued, in_progress, succeeded or failed.';
 
--- The table may be any table of the right columns, so what names it is built here.
+-- Cuts a text, at a character. octet_length does not read what is stored out of line, and left reads no more than it
+-- returns.
+create or replace function jobprogress.cut(value text, characters integer)
+returns text
+language sql immutable
+as $$
+  select case
+    when octet_length(value) <= characters then value
+    when length(left(value, characters + 1)) > characters then left(value, characters - 3) || '...'
+    else value
+  end
+$$;
+
+-- The moment, or null for one that JSON can't write.
+create or replace function jobprogress.moment(value timestamptz)
+returns timestamptz
+language sql immutable
+as $$
+  select case when value >= '0001-01-02 00:00:00+00' and value < '9999-12-31 00:00:00+00' then value end
+$$;
+
+-- The items of a job's run that a snapshot did not see, or all of them without one: the newest row of each, as a JSON
+-- array in the order in which they were told; at most 256, finished ones forgotten first.
+create or replace function jobprogress.items_of(job_id text, present_run text, seen pg_snapshot)
+returns text
+language plpgsql stable
+as $$
+begin
+  return (
+    select json_agg(json_build_object('itemId', item, 'itemKind', kind, 'status', status, 'label', label,
+      'index', index, 'count', count, 'total', total, 'seq', seq) order by seq)
+    from (
+      select * from (
+        select distinct on (item) *
+        from jobprogress.item_log
+        where job = job_id
+          and (run is null or run = present_run)
+          and (seen is null or xid >= pg_snapshot_xmin(seen) and not pg_visible_in_snapshot(xid, seen))
+        order by item, seq desc
+      ) as latest
+      order by status in ('succeeded', 'failed'), seq desc
+      limit 256
+    ) as newest
+  );
+end $$;
+
+-- The one read: what is published of the jobs, one row each also where there is none, and the snapshot it was read in.
+-- With seen it also returns items: those that the snapshot named there did not see, or all of the job's present run if
+-- it is '' or the run is not the one named in runs. row_security = off makes an error of rows that are hidden; viewers
+-- must not take them for deleted.
+create or replace function jobprogress.snapshot(job_ids text[], runs text[] default null, seen text[] default null)
+returns table (
+  snapshot     text,
+  id           text,
+  found        boolean,
+  owner        text,
+  type         text,
+  status       text,
+  done         text,
+  total        text,
+  succeeded    text,
+  failed       text,
+  error        text,
+  created_at   timestamptz,
+  started_at   timestamptz,
+  completed_at timestamptz,
+  updated_at   timestamptz,
+  run          text,
+  all_items    boolean,
+  items        text
+)
+language plpgsql stable security definer rows 100
+set search_path = pg_catalog, pg_temp
+set row_security = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+  select
+    (select pg_current_snapshot()::text), -- once, not for each row
+    wanted.id,
+    job.id is not null,
+    job.owner,
+    job.type,
+    left(job.status, 64),
+    left((job.progress -> 'done')::text, 41),
+    left((job.progress -> 'total')::text, 41),
+    left((job.progress -> 'succeeded')::text, 41),
+    left((job.progress -> 'failed')::text, 41),
+    jobprogress.cut(job.error, 1000),
+    jobprogress.moment(job.created_at),
+    jobprogress.moment(job.started_at),
+    jobprogress.moment(job.completed_at),
+    jobprogress.moment(job.updated_at),
+    job.run,
+    since.seen is null,
+    case when wanted.seen is not null and job.id is not null and exists (
+      select from jobprogress.item_log
+      where job = wanted.id and xid >= case when since.seen is null then '0'::xid8 else pg_snapshot_xmin(since.seen) end
+    ) then jobprogress.items_of(wanted.id, job.run, since.seen) end
+  from unnest(job_ids, runs, seen) as wanted (id, run, seen)
+  left join jobprogress.published(job_ids) as job on job.id = wanted.id
+  cross join lateral (
+    select case when wanted.run = coalesce(job.run, '') then nullif(wanted.seen, '')::pg_snapshot end as seen
+  ) as since;
+end $$;
+
+comment on function jobprogress.snapshot(text[], text[], text[]) is
+  'What is published of the jobs named, one row each also where there is none, and the snapshot in which it was read.';
+
+-- Deletes what no viewer will see any more, and returns how many rows that were. Kept are the newest row of an item in
+-- the job's present run, the newest 256 items of a job, finished ones forgotten first, until an hour after its end.
+create or replace function jobprogress.sweep()
+returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set row_security = off
+as $$
+declare
+  deleted bigint;
+begin
+  delete from jobprogress.item_log as entry
+  where not exists (
+    select from (
+      select
+        latest.place,
+        row_number() over (
+          partition by latest.job
+          order by latest.status in ('succeeded', 'failed'), latest.seq desc
+        ) as rank
+      from (
+        select
+          log.ctid as place,
+          log.job,
+          log.status,
+          log.seq,
+          row_number() over (partition by log.job, log.item order by log.seq desc) as age,
+          job.status in ('completed', 'failed')
+            and coalesce(job.completed_at, max(log.at) over (partition by log.job)) < now() - interval '1 hour' as over
+        from jobprogress.item_log as log
+        join jobprogress.published(array(select distinct job from jobprogress.item_log)) as job on job.id = log.job
+        where log.run is null or log.run = job.run
+      ) as latest
+      where latest.age = 1 and latest.over is not true
+    ) as kept
+    where kept.place = entry.ctid and kept.rank <= 256
+  );
+  get diagnostics deleted = row_count;
+  return deleted;
+end $$;
+
+comment on function jobprogress.sweep() is 'Deletes from jobprogress.item_log what no viewer will see any more.';
+
+-- What names the table is built here. In functions with text bodies, not in a view, which would stand in the way of the
+-- application's alter table.
 do $install$
 declare
-  table_name text     := coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job');
-  job_table  regclass := to_regclass(table_name);
+  earlier    jsonb;
+  table_name text := nullif(current_setting('jobprogress.job_table', true), '');
+  gate       text := nullif(current_setting('jobprogress.gate', true), '');
+  job_table  regclass;
   full_name  text;
   missing    text;
+  tables     regclass[];
+  enabled    jsonb;
   attached   record;
-  snapshot   text;
-  callers    text[];
-  caller     text;
-  gate       text     := coalesce(nullif(current_setting('jobprogress.gate', true), ''), 'on');
-  watched    text;
 begin
+  if to_regproc('jobprogress.attachment') is not null then
+    execute 'select jobprogress.attachment()' into earlier;
+  elsif table_name is null then -- of version 1
+    select format('%I.%I', nspname, relname) into table_name
+    from pg_trigger join pg_class on pg_class.oid = tgrelid join pg_namespace on pg_namespace.oid = relnamespace
+    where tgfoid = 'jobprogress.notify_job'::regproc and tgparentid = 0;
+  end if;
+  table_name := coalesce(table_name, earlier ->> 'table', 'job');
+  gate := coalesce(gate, earlier ->> 'gate', 'on');
   if gate not in ('on', 'off') then
     raise exception 'jobprogress: jobprogress.gate is "%", must be on or off', gate;
   end if;
-  if gate = 'on' and not (
-    has_function_privilege('public', 'pg_catalog.pg_try_advisory_lock(integer, integer)', 'execute')
-    and has_function_privilege('public', 'pg_catalog.pg_advisory_unlock(integer, integer)', 'execute')
-  ) then
-    raise exception 'jobprogress: not everybody who writes may call pg_try_advisory_lock and pg_advisory_unlock (integer, integer)'
-      using hint = 'The trigger asks with them who watches: grant execute on both to public, or install with the gate off.';
+  select string_agg(needed::regprocedure::text, ', ') into missing
+  from unnest(array['pg_notify(text, text)', 'current_setting(text, boolean)', 'pg_try_advisory_lock(integer, integer)',
+    'pg_advisory_unlock(integer, integer)']) with ordinality as f (needed, place)
+  where not has_function_privilege('public', 'pg_catalog.' || needed, 'execute') and (gate = 'on' or place < 3);
+  if missing is not null then
+    raise exception 'jobprogress: not everybody who writes may call %', missing
+      using hint = 'The trigger calls it with the rights of the writer: grant execute to public. The lock functions are not needed with the gate off.';
   end if;
+
+  job_table := to_regclass(table_name);
   if job_table is null then
     raise exception 'jobprogress: table "%" does not exist', table_name
       using hint = 'Name the job table: set jobprogress.job_table = ''schema.table'', or jobprogress install --table.';
   end if;
-
   select string_agg(wanted.name, ', ' order by wanted.name) into missing
   from unnest(array['id', 'account_id', 'type', 'status', 'progress', 'error',
                     'created_at', 'started_at', 'completed_at', 'updated_at']) as wanted (name)
@@ -282,7 +412,6 @@ begin
   if missing is not null then
     raise exception 'jobprogress: table % has no column %', job_table, missing;
   end if;
-
   if not exists (select from pg_attribute where attrelid = job_table and attname = 'id' and atttypid = 'uuid'::regtype) then
     raise exception 'jobprogress: column id of table % is no uuid', job_table;
   end if;
@@ -291,119 +420,155 @@ begin
       using hint = 'Install as the owner of the table or as a role with BYPASSRLS: jobprogress.snapshot reads with the rights of the role that installs it.';
   end if;
 
-  -- Qualified, because the function looks nowhere but in pg_catalog.
+  -- Qualified, because our functions look nowhere but in pg_catalog.
   select format('%I.%I', nspname, relname) into full_name
   from pg_class join pg_namespace on pg_namespace.oid = relnamespace
   where pg_class.oid = job_table;
 
-  -- row_security = off makes an error of rows that are hidden later on; viewers must not take them for deleted.
-  snapshot := format($create$
-    create or replace function jobprogress.snapshot(job_ids uuid[])
+  execute format($create$
+    create or replace function jobprogress.published(job_ids text[])
     returns table (
-      id           uuid,
-      visible      text,
-      found        boolean,
-      account_id   text,
+      id           text,
+      owner        text,
       type         text,
       status       text,
-      progress     text,
+      progress     jsonb,
       error        text,
       created_at   timestamptz,
       started_at   timestamptz,
       completed_at timestamptz,
       updated_at   timestamptz,
-      seal_key     bytea
+      run          text
     )
-    language sql stable security definer rows 100
-    set search_path = pg_catalog, pg_temp
-    set row_security = off
-    as $snapshot$
+    language sql stable rows 100
+    as $published$
       select
-        wanted.id,
-        pg_current_snapshot()::text,
-        job.id is not null,
+        job.id::text,
         job.account_id::text,
         job.type::text,
-        left(job.status::text, 64),
-        jobprogress.counts(job.progress),
-        jobprogress.cut(job.error::text, 1000),
-        jobprogress.moment(job.created_at),
-        jobprogress.moment(job.started_at),
-        jobprogress.moment(job.completed_at),
-        jobprogress.moment(job.updated_at),
-        case when wanted.id is null then (select secret.key from jobprogress.secret) end
-      from unnest(job_ids) as wanted (id)
-      left join %s as job on job.id = wanted.id
-    $snapshot$
+        job.status::text,
+        job.progress::jsonb,
+        job.error::text,
+        job.created_at::timestamptz,
+        job.started_at::timestamptz,
+        job.completed_at::timestamptz,
+        job.updated_at::timestamptz,
+        extract(epoch from job.started_at)::text
+      from %1$s as job
+      where job.id = any (job_ids::uuid[])
+      offset 0 -- so that each expression is evaluated once
+    $published$
   $create$, full_name);
-  begin
-    execute snapshot;
-  exception when invalid_function_definition then
-    -- An earlier version has other columns. Who may call it stays.
-    select array_agg(quote_ident(pg_get_userbyid(a.grantee))) into callers
-    from pg_proc as p, aclexplode(p.proacl) as a
-    where p.oid = 'jobprogress.snapshot(uuid[])'::regprocedure and a.grantee not in (0, p.proowner);
-    drop function jobprogress.snapshot(uuid[]);
-    execute snapshot;
-    for caller in
-      select quote_ident(pg_get_userbyid(a.grantee))
-      from pg_proc as p, aclexplode(p.proacl) as a
-      where p.oid = 'jobprogress.snapshot(uuid[])'::regprocedure and a.grantee not in (0, p.proowner)
-    loop
-      execute format('revoke all on function jobprogress.snapshot(uuid[]) from %s', caller); -- default privileges
-    end loop;
-    foreach caller in array coalesce(callers, '{}') loop
-      execute format('grant execute on function jobprogress.snapshot(uuid[]) to %s', caller);
-    end loop;
-  end;
+
+  execute format($create$
+    create or replace function jobprogress.run_of(job_id text)
+    returns text
+    language plpgsql stable
+    as $run_of$
+    begin
+      return extract(epoch from job.started_at)::text from %1$s as job where job.id = job_id::uuid;
+    end $run_of$
+  $create$, full_name);
+
+  execute format($create$
+    create or replace function jobprogress.any_job()
+    returns text
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set row_security = off
+    as 'select job.id::text from %1$s as job limit 1'
+  $create$, full_name);
+
+  execute format($create$
+    create or replace function jobprogress.attachment()
+    returns jsonb
+    language sql immutable
+    as $attachment$ select %L::jsonb $attachment$
+  $create$, jsonb_build_object('version', 2, 'table', full_name, 'gate', gate));
+
+  if gate = 'off' then
+    create or replace function jobprogress.unwatched(bucket integer)
+    returns boolean
+    language sql volatile
+    as 'select bucket = 256 and case when pg_catalog.pg_try_advisory_lock(1785684592, 256)
+      then pg_catalog.pg_advisory_unlock(1785684592, 256) else false end';
+  end if;
 
   if exists (
     select from pg_trigger
-    where tgrelid = job_table and tgname = 'jobprogress' and tgfoid <> 'jobprogress.notify_job'::regproc
+    where tgrelid = job_table and tgname in ('jobprogress', 'jobprogress_insert')
+      and tgfoid <> 'jobprogress.notify_job'::regproc
   ) then
     raise exception 'jobprogress: table % has a trigger jobprogress that is not ours', job_table
-      using hint = 'Rename it: alter trigger jobprogress on … rename to ….';
+      using hint = 'Rename it: alter trigger jobprogress on ... rename to ....';
   end if;
+
+  -- The triggers of a partitioned table are also those of its partitions; children that inherit get their own.
+  with recursive heirs as (
+    select job_table::oid as child
+    union
+    select inhrelid from pg_inherits join heirs on inhparent = child
+    join pg_class on pg_class.oid = inhrelid and not relispartition
+  )
+  select array_agg(child::regclass) into tables from heirs;
+
+  select coalesce(jsonb_object_agg(tgrelid::text || tgname, tgenabled), '{}') into enabled
+  from pg_trigger
+  where tgfoid = 'jobprogress.notify_job'::regproc and tgenabled in ('A', 'R');
+
   for attached in
     select tgname, tgrelid::regclass as on_table from pg_trigger
-    where tgfoid = to_regproc('jobprogress.notify_job')
+    where tgfoid = 'jobprogress.notify_job'::regproc
       and tgparentid = 0
-      and (tgrelid <> job_table or tgname <> 'jobprogress')
+      and (tgrelid <> all (tables) or tgname not in ('jobprogress', 'jobprogress_insert'))
   loop
     execute format('drop trigger %I on %s', attached.tgname, attached.on_table);
   end loop;
 
-  if gate = 'off' then
-    create or replace function jobprogress.unwatched(job_id uuid)
-    returns boolean
-    language sql volatile
-    as 'select false';
+  -- The gate is asked in WHEN, before an event is queued or a function called, and in as few words as can be, for
+  -- PostgreSQL copies and parses them for each statement. It evaluates AND from left to right, though it does not
+  -- promise to; the other way round everything would be notified.
+  for attached in
+    select
+      on_table,
+      one.name,
+      one.events,
+      case gate
+        when 'on' then format(
+          'when (not (pg_catalog.pg_try_advisory_lock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(%1$s.id), 15))
+          and pg_catalog.pg_advisory_unlock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(%1$s.id), 15))))', one.tuple)
+        else ''
+      end as condition,
+      case enabled ->> (on_table::oid::text || one.name) when 'A' then 'always' when 'R' then 'replica' end as enable
+    from unnest(tables) as on_table,
+      (values ('jobprogress', 'update or delete', 'old'), ('jobprogress_insert', 'insert', 'new')) as one (name, events, tuple)
+  loop
+    execute format('create or replace trigger %I after %s on %s for each row %s execute function jobprogress.notify_job()',
+      attached.name, attached.events, attached.on_table, attached.condition);
+    if attached.enable is not null then
+      execute format('alter table %s enable %s trigger %I', attached.on_table, attached.enable, attached.name);
+    end if;
+  end loop;
+
+  -- Who may dump the job table may dump our table, else a dump of the database would fail because of us.
+  for attached in
+    select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
+    from pg_class as c, aclexplode(c.relacl) as a
+    where c.oid = job_table and a.privilege_type = 'SELECT' and a.grantee <> c.relowner
+  loop
+    execute format('grant usage on schema jobprogress to %s', attached.grantee);
+    execute format('grant select on jobprogress.item_log, jobprogress.item_log_seq_seq to %s', attached.grantee);
+  end loop;
+  if (select relrowsecurity from pg_class where oid = job_table) then
+    alter table jobprogress.item_log enable row level security;
   end if;
-
-  -- The same is asked of rows in WHEN, at the update itself, before anything is read, compared, queued or built; and in
-  -- as few words as can be, in one trigger, for they are copied and parsed anew for each statement: with AND, which
-  -- PostgreSQL evaluates from left to right, though it does not promise to. The other way round everything would be
-  -- notified. By the old id: a job that gets another one is watched under that, if at all.
-  watched := case gate
-    when 'on' then 'not (pg_catalog.pg_try_advisory_lock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15))
-      and pg_catalog.pg_advisory_unlock(1785684592, pg_catalog.get_byte(pg_catalog.uuid_send(old.id), 15)))'
-    else 'true'
-  end;
-
-  execute format($create$
-    create or replace trigger jobprogress
-    after update or delete on %s
-    for each row
-    when (%s)
-    execute function jobprogress.notify_job()
-  $create$, job_table, watched);
 end $install$;
 
-comment on function jobprogress.snapshot(uuid[]) is
-  'The published state of the jobs named, one row each also where there is none, and the transactions it includes (pg_current_snapshot). For the job null: the key that seals notices.';
+comment on function jobprogress.attachment() is 'What is attached, and the version of what is installed here.';
+comment on function jobprogress.published(text[]) is 'What is published of the jobs named, of those that there are.';
 
--- Nobody but the owner may call anything here: functions come granted to all, and default privileges may grant them to
--- others. What was granted since the first install stays.
+-- Nobody but the owner may call anything here: new functions come granted to all, and default privileges may grant them
+-- to others. What somebody granted since they came stays.
 do $$
 declare
   granted record;
@@ -415,17 +580,43 @@ begin
     from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
     where p.pronamespace = 'jobprogress'::regnamespace
       and a.grantee <> p.proowner
-      and (a.grantee = 0 or current_setting('jobprogress.fresh') = 'true')
+      and (a.grantee = 0 or p.oid <> all (current_setting('jobprogress.known')::oid[]))
   loop
     execute format('revoke all on function %s from %s', granted.function_name, granted.grantee);
   end loop;
-  for granted in
-    select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
-    from pg_class as c, aclexplode(c.relacl) as a
-    where c.oid = 'jobprogress.secret'::regclass and a.grantee <> c.relowner
+end $$;
+
+-- A server of version 1 calls this, and logs what it is answered.
+do $$
+declare
+  stub text := $create$
+    create or replace function jobprogress.snapshot(job_ids uuid[])
+    returns table (id uuid, visible text, found boolean, account_id text, type text, status text, progress text, error text,
+      created_at timestamptz, started_at timestamptz, completed_at timestamptz, updated_at timestamptz, seal_key bytea)
+    language plpgsql
+    as $stub$
+    begin
+      raise exception 'this jobprogress server is older than what is installed in the database (version 2): upgrade the server';
+    end $stub$
+  $create$;
+  caller record;
+begin
+  if to_regprocedure('jobprogress.snapshot(uuid[])') is null then
+    return;
+  end if;
+  for caller in
+    select quote_ident(pg_get_userbyid(a.grantee)) as name
+    from pg_proc as p, aclexplode(p.proacl) as a
+    where p.oid = 'jobprogress.snapshot(uuid[])'::regprocedure and a.grantee not in (0, p.proowner)
   loop
-    execute format('revoke all on table jobprogress.secret from %s', granted.grantee);
+    execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(),
+      jobprogress.any_job(), jobprogress.attachment() to %s', caller.name);
   end loop;
+  begin
+    execute stub;
+  exception when invalid_function_definition then
+    drop function jobprogress.snapshot(uuid[]); -- of an earlier version still
+  end;
 end $$;
 
 do $install$
@@ -435,7 +626,8 @@ declare
 begin
   if service_role is not null then
     execute format('grant usage on schema jobprogress to %I', service_role);
-    execute format('grant execute on function jobprogress.snapshot(uuid[]) to %I', service_role);
+    execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(),
+      jobprogress.any_job(), jobprogress.attachment() to %I', service_role);
   end if;
   if worker_role is not null then
     execute format('grant usage on schema jobprogress to %I', worker_role);

@@ -16,7 +16,7 @@ const manyJobs = 10_000
 
 // manyJobs measures what it takes the database to have them read.
 func (b *bench) manyJobs(ctx context.Context) (*measured, error) {
-	s := &subject{name: "many", jobs: manyJobs, attach: install(false), serve: true, watched: manyJobs}
+	s := &subject{name: "many", jobs: manyJobs, attach: install("on"), serve: true, watched: manyJobs}
 	defer s.close()
 	if err := s.prepare(ctx, b); err != nil {
 		return nil, err

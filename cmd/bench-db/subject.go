@@ -42,9 +42,9 @@ type measured struct {
 	inexact                 int // viewers that did not end at the row's last state
 }
 
-func install(ungated bool) func(context.Context, string) error {
+func install(gate string) func(context.Context, string) error {
 	return func(ctx context.Context, url string) error {
-		return store.Install(ctx, url, store.Installation{Table: "job", Ungated: ungated})
+		return store.Install(ctx, url, store.Installation{Table: "job", Gate: gate})
 	}
 }
 
@@ -52,10 +52,10 @@ func subjects() []*subject {
 	return []*subject{
 		{name: "no trigger", jobs: jobs},
 		{name: "plain NOTIFY trigger", jobs: jobs, attach: attachPlain, plain: true},
-		{name: "attached, nobody watches", jobs: jobs, attach: install(false), serve: true},
-		{name: "attached, 10 % watched", jobs: jobs, attach: install(false), serve: true, watched: jobs / 10},
-		{name: "attached, every job watched", jobs: jobs, attach: install(false), serve: true, watched: jobs},
-		{name: "attached, gate off, nobody watches", jobs: jobs, attach: install(true), serve: true},
+		{name: "attached, nobody watches", jobs: jobs, attach: install("on"), serve: true},
+		{name: "attached, 10 % watched", jobs: jobs, attach: install("on"), serve: true, watched: jobs / 10},
+		{name: "attached, every job watched", jobs: jobs, attach: install("on"), serve: true, watched: jobs},
+		{name: "attached, gate off, nobody watches", jobs: jobs, attach: install("off"), serve: true},
 	}
 }
 

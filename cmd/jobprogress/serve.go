@@ -23,10 +23,10 @@ import (
 
 type serveCommand struct {
 	database
-	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" placeholder:"URL" help:"Where to LISTEN: a direct session to the primary, if DATABASE_URL goes through a pooler. Default: DATABASE_URL."`
+	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" placeholder:"URL" help:"Where to listen and read: direct sessions to the primary, or a pooler in session mode, if DATABASE_URL goes through one in transaction mode. Default: DATABASE_URL."`
 
 	Addr      string `env:"JOBPROGRESS_ADDR" default:"127.0.0.1:8080" help:"Address to serve on; port 0 picks one."`
-	AdminAddr string `env:"JOBPROGRESS_ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof/; port 0 picks one."`
+	AdminAddr string `env:"JOBPROGRESS_ADMIN_ADDR" default:"127.0.0.1:8081" help:"Address of /metrics and /debug/pprof/; port 0 picks one."`
 	TLSCert   string `env:"JOBPROGRESS_TLS_CERT" placeholder:"FILE" help:"PEM certificate chain: serve TLS with HTTP/2."`
 	TLSKey    string `env:"JOBPROGRESS_TLS_KEY" placeholder:"FILE" help:"PEM key of the certificate."`
 
@@ -50,9 +50,6 @@ type serveCommand struct {
 }
 
 const (
-	// busConns are the bus's own, so that no request can keep it waiting: one reads, one probes. The rest are for the
-	// time after a database that hung, when connections that were given up are still being closed.
-	busConns = 8
 	// requestConns are for the JSON state.
 	requestConns = 4
 	// sessionConns look sessions up.
@@ -81,11 +78,6 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	busStore, err := store.Open(c.DatabaseURL, busConns)
-	if err != nil {
-		return err
-	}
-	defer closeSoon(busStore)
 	requestStore, err := store.Open(c.DatabaseURL, requestConns)
 	if err != nil {
 		return err
@@ -98,8 +90,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		listenURL = c.DatabaseURL
 	}
 	b := bus.New(bus.Config{
-		ListenURL:        listenURL,
-		Store:            busStore,
+		URL:              listenURL,
 		Hub:              h,
 		BackstopInterval: c.BackstopInterval,
 		Log:              log,

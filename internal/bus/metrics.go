@@ -5,89 +5,86 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"jobprogress/internal/hub"
-	"jobprogress/internal/job"
 )
 
 type metrics struct {
-	received, ignored       *prometheus.CounterVec
-	reconnects, readsFailed prometheus.Counter
-	reads, roundTrip        prometheus.Histogram
-	queueUsage              prometheus.Gauge
-	armed, busy             prometheus.Gauge
-	toArmed, toBusy, cycles prometheus.Counter
-	cycle                   prometheus.Gauge
+	notifications         *prometheus.CounterVec
+	watched, unwatched    prometheus.Counter
+	unnotified            prometheus.Counter
+	reads, roundTrip      prometheus.Histogram
+	jobsRead, readsFailed prometheus.Counter
+	polls                 prometheus.Counter
+	pollInterval          prometheus.Gauge
+	notified, polled      prometheus.Gauge
+	toNotified, toPolled  prometheus.Counter
+	reconnects            *prometheus.CounterVec
+	queueUsage, hold      prometheus.Gauge
+	sweeps, swept         prometheus.Counter
 }
 
-// seconds are the buckets for what goes to the database and back: 0.25 ms to 8 s.
+// seconds are the histogram's buckets for what goes to the database and back: 0.25 ms to 8 s.
 var seconds = prometheus.ExponentialBuckets(0.00025, 2, 16)
 
 func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 	make := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return make.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return make.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	histogram := func(name, help string) prometheus.Histogram {
+		return make.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds})
+	}
 	make.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "jobprogress_bus_live",
 		Help: "1 while the bus has proven that it hears the database, else 0.",
 	}, func() float64 {
-		if live, _ := h.Live(); live {
+		if status, _ := h.Status(); status.Live {
 			return 1
 		}
 		return 0
 	})
-	m := metrics{
-		received: make.NewCounterVec(prometheus.CounterOpts{
-			Name: "jobprogress_notices_received_total",
-			Help: "Well-formed notices, by kind.",
-		}, []string{"kind"}),
-		ignored: make.NewCounterVec(prometheus.CounterOpts{
-			Name: "jobprogress_notices_ignored_total",
-			Help: "Notices not taken as they were, by reason: malformed, unsealed (not from our functions: the row is read), partial (its transaction is older than our lock: the row is read), disarmed (busy: rows are read on the cycle), unwatched, or stale (the row had been read already).",
-		}, []string{"reason"}),
-		reconnects: make.NewCounter(prometheus.CounterOpts{
-			Name: "jobprogress_bus_reconnects_total",
-			Help: "Attempts to listen again.",
-		}),
-		reads: make.NewHistogram(prometheus.HistogramOpts{
-			Name:    "jobprogress_snapshot_read_seconds",
-			Help:    "Snapshot reads and how long they took. One reads up to 1,000 jobs.",
-			Buckets: seconds,
-		}),
-		readsFailed: make.NewCounter(prometheus.CounterOpts{
-			Name: "jobprogress_snapshot_reads_failed_total",
-			Help: "Snapshot reads that failed.",
-		}),
-		roundTrip: make.NewHistogram(prometheus.HistogramOpts{
-			Name:    "jobprogress_probe_seconds",
-			Help:    "Time from sending a probe to hearing it.",
-			Buckets: seconds,
-		}),
-		queueUsage: make.NewGauge(prometheus.GaugeOpts{
-			Name: "jobprogress_notification_queue_usage",
-			Help: "How full the database's queue of notifications is, 0 to 1, when the last probe was sent. At 1, transactions that notify fail.",
-		}),
-	}
 	buckets := make.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "jobprogress_buckets",
-		Help: "Buckets of watched jobs, of 256, by mode: armed (changes are notified) or busy (rows are read on the cycle, because changes come too fast or the lock is not to be had).",
-	}, []string{"mode"})
-	m.armed, m.busy = buckets.WithLabelValues("armed"), buckets.WithLabelValues("busy")
+		Help: "Buckets of watched jobs, of 256, by state: notified, or polled because changes come too fast or the lock is not to be had.",
+	}, []string{"state"})
 	switches := make.NewCounterVec(prometheus.CounterOpts{
 		Name: "jobprogress_bucket_switches_total",
-		Help: "How often a bucket became armed or busy.",
+		Help: "How often a bucket became polled for being over budget, or notified again.",
 	}, []string{"to"})
-	m.toArmed, m.toBusy = switches.WithLabelValues("armed"), switches.WithLabelValues("busy")
-	m.cycles = make.NewCounter(prometheus.CounterOpts{
-		Name: "jobprogress_cycles_total",
-		Help: "Cycles in which the jobs of busy buckets were read.",
-	})
-	m.cycle = make.NewGauge(prometheus.GaugeOpts{
-		Name: "jobprogress_cycle_seconds",
-		Help: "Time between cycles.",
-	})
-	// A series that starts at 0 has a rate from the start.
-	for _, kind := range []job.Kind{job.KindState, job.KindRow, job.KindItem, job.KindProbe} {
-		m.received.WithLabelValues(string(kind))
+	m := metrics{
+		notifications: make.NewCounterVec(prometheus.CounterOpts{
+			Name: "jobprogress_notifications_total",
+			Help: "Notifications heard, by what they name: watched or unwatched jobs, probe, or malformed.",
+		}, []string{"of"}),
+		unnotified:   counter("jobprogress_unnotified_changes_total", "Changes that the backstop found and nobody notified."),
+		reads:        histogram("jobprogress_read_seconds", "Reads and how long they took. One reads up to 1,000 jobs."),
+		jobsRead:     counter("jobprogress_jobs_read_total", "Jobs read."),
+		readsFailed:  counter("jobprogress_reads_failed_total", "Reads that failed."),
+		polls:        counter("jobprogress_polls_total", "Polls of the jobs that are watched and not notified."),
+		pollInterval: gauge("jobprogress_poll_interval_seconds", "Time between two polls."),
+		notified:     buckets.WithLabelValues("notified"),
+		polled:       buckets.WithLabelValues("polled"),
+		toNotified:   switches.WithLabelValues("notified"),
+		toPolled:     switches.WithLabelValues("polled"),
+		reconnects: make.NewCounterVec(prometheus.CounterOpts{
+			Name: "jobprogress_bus_reconnects_total",
+			Help: "Attempts to connect again, by session: listen or read.",
+		}, []string{"session"}),
+		roundTrip:  histogram("jobprogress_probe_seconds", "Time from a probe's commit to its echo."),
+		queueUsage: gauge("jobprogress_notification_queue_usage", "How full the database's queue of notifications is, 0 to 1, when the last probe was sent. At 1, transactions that notify fail."),
+		hold:       gauge("jobprogress_notify_lock_seconds", "How long a notifying commit holds the lock for which such commits wait, by the last probes."),
+		sweeps:     counter("jobprogress_sweeps_total", "Sweeps of the item log by this server."),
+		swept:      counter("jobprogress_swept_items_total", "Rows of the item log deleted in them."),
 	}
-	for _, reason := range []string{malformed, unsealed, partial, hub.Disarmed, hub.Unwatched, hub.Stale} {
-		m.ignored.WithLabelValues(reason)
+	// A series that starts at 0 has a rate from the start.
+	for _, of := range []string{"probe", "malformed"} {
+		m.notifications.WithLabelValues(of)
+	}
+	m.watched, m.unwatched = m.notifications.WithLabelValues("watched"), m.notifications.WithLabelValues("unwatched")
+	for _, session := range []string{"listen", "read"} {
+		m.reconnects.WithLabelValues(session)
 	}
 	return m
 }

@@ -4,83 +4,58 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5"
+
+	"jobprogress/internal/store"
 )
 
-// A probe is a notification to oneself, sent over another connection. That it comes back is the only proof that
-// notices are heard: not with a transaction pooler in between, a connection that is dead without having been closed,
-// a primary that no longer is one, or a handler that hangs.
+// A probe is a notification that the reader's session sends and the listener must hear. That it comes back is the only
+// proof that notifications arrive: not with a transaction pooler in between, a connection that is dead without having
+// been closed, a primary that no longer is one, two servers behind one name, or a handler that hangs.
 const (
+	probePrefix   = "probe "
 	probeInterval = 5 * time.Second
-	probeTimeout  = 3 * time.Second // found and mended within two intervals
+	// echoTimeout is how long a probe may take to come back, from when the database has taken it.
+	echoTimeout = 3 * time.Second
 )
 
-var errNoEcho = errors.New("probe did not come back: the connection is dead, or LISTEN_DATABASE_URL is no direct session to the primary but goes through a transaction pooler")
+var errNoEcho = errors.New("probe did not come back: the connection is dead, or LISTEN_DATABASE_URL is no direct session to the primary but goes through a transaction pooler; name the primary itself there, or a pooler in session mode")
 
-// probe proves that the bus hears, as soon as it listens and then regularly. If it does not, the session is cut.
-func (b *Bus) probe(ctx context.Context) {
-	for {
-		timer := time.NewTimer(jitter(probeInterval))
-		select {
-		case <-ctx.Done():
-		case <-b.listening:
-		case <-timer.C:
-		}
-		timer.Stop()
-		for again := true; again && ctx.Err() == nil; {
-			again = b.probeOnce(ctx)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
+// probe is the one under way, if any, and when the next is sent. It belongs to the reader.
+type probe struct {
+	nonce string // of the one under way; "" is none
+	sent  time.Time
+	next  time.Time
 }
 
-// probeOnce sends a probe and waits for it. It asks for another one when meanwhile the session became another.
-func (b *Bus) probeOnce(ctx context.Context) (again bool) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	b.mu.Lock()
-	attempt := b.attempt
-	b.mu.Unlock()
+// send sends a probe, and returns how full the queue of notifications is, and how long the commit took.
+func (p *probe) send(ctx context.Context, conn *pgx.Conn) (queueUsage float64, took time.Duration, err error) {
 	nonce := rand.Text()
-	b.expected.Store(&nonce)
-	select {
-	case <-b.echo: // of an earlier one
-	default:
-	}
-	start := time.Now()
-	queueUsage, err := b.Store.Notify(ctx, Channel, `{"kind":"probe","probe":"`+nonce+`"}`)
+	queueUsage, took, err = store.Notify(ctx, conn, Channel, probePrefix+nonce)
+	p.next = time.Now().Add(jitter(probeInterval))
 	if err != nil {
-		b.degraded(fmt.Errorf("send probe: %w", err))
-		if _, refused := errors.AsType[*pgconn.PgError](err); !refused { // else the server is there, and may well be heard
-			b.cut()
-		}
-		return false
+		return 0, 0, err
 	}
-	b.metrics.queueUsage.Set(queueUsage)
-	select {
-	case <-b.echo:
-		b.metrics.roundTrip.Observe(time.Since(start).Seconds())
-	case <-b.listening:
-		return true
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			b.degraded(errNoEcho)
-			b.cut()
-		}
-		return false
-	}
-	// Heard but not read: jobprogress may not be installed, or not for this role. The key may be new since then.
-	key, err := b.Store.SealKey(ctx)
-	if err != nil {
-		b.degraded(err)
-		return false
-	}
-	b.sealKey.Store(&key)
-	b.live(attempt)
-	return false
+	p.nonce, p.sent = nonce, time.Now()
+	return queueUsage, took, nil
 }
+
+// heard takes an echo, and reports whether it is that of the probe under way. Those of other servers are heard, too.
+func (p *probe) heard(echo string) bool {
+	if p.nonce == "" || echo != p.nonce {
+		return false
+	}
+	p.nonce = ""
+	return true
+}
+
+// lost reports whether the probe under way did not come back in time.
+func (p *probe) lost() bool { return p.nonce != "" && time.Since(p.sent) > echoTimeout }
+
+// due reports whether it is time to send one.
+func (p *probe) due() bool { return p.nonce == "" && !time.Now().Before(p.next) }
+
+// hurry has the next one sent as soon as none is under way.
+func (p *probe) hurry() { p.next = time.Time{} }

@@ -2,79 +2,331 @@ package bus
 
 import (
 	"context"
-	"slices"
+	"errors"
+	"math"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/time/rate"
+
+	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
+	"jobprogress/internal/store"
 )
 
 const (
-	// readTimeout bounds one read of many rows by primary key, also from a host that does not answer.
-	readTimeout = 5 * time.Second
-	// readLimit is how many jobs one statement reads. A first watcher waits for the one under way, not for a whole
+	// readLimit is how many jobs one statement reads. A new subscriber waits for the one under way, not for a whole
 	// backstop.
 	readLimit = 1000
-	// readPause is the wait after a read that failed, at most. Together with the listener's backoff it keeps within
-	// the three seconds in which streams are right again.
-	readPause = 500 * time.Millisecond
+	// answerTimeout is how long a statement may take before the connection is taken for dead. The database itself gives
+	// up each after store.StatementTimeout.
+	answerTimeout = 2 * store.StatementTimeout
+	// closeTimeout bounds the farewell to a session.
+	closeTimeout = time.Second
+	// tickInterval is the least time between two polls, and most of what the viewers of a polled job are behind.
+	tickInterval = 100 * time.Millisecond
+	// probeAfter is how many notifications are worth a probe before the next is due: it tells what each costs.
+	probeAfter = 10
 )
 
-// read reads what the hub wants, one statement after another: a later one sees all that an earlier one saw, which is
-// what the hub relies on. The backstop makes the hub want everything, and the cycle what is not told.
-func (b *Bus) read(ctx context.Context) {
-	backstop, tick := time.NewTimer(jitter(b.BackstopInterval)), time.NewTicker(leastCycle)
-	defer backstop.Stop()
-	defer tick.Stop()
-	var began time.Time // the cycle
-	polled := 0         // jobs, in that
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-backstop.C:
-			b.Hub.Sweep()
-			backstop.Reset(jitter(b.BackstopInterval))
-		case <-tick.C:
-			last := b.tended.Load()
-			if watched, kept := b.Hub.Watched(); last.left || last.watched != watched || last.kept != kept {
-				b.orderTend(ctx)
-			}
-			if time.Until(began.Add(b.cycle(polled))) < leastCycle/2 { // else it is the next tick's
-				began, polled = time.Now(), b.poll()
-			}
-		case <-b.Hub.Wanted():
-		}
-		b.readSome(ctx)
+// reader reads what the hub wants, one statement after another, over a session of its own, and decides what is notified.
+// All of it is done by one goroutine.
+type reader struct {
+	config  Config
+	feed    hub.Feed
+	ear     *ear
+	metrics metrics
+	health  *health
+	backoff *backoff.ExponentialBackOff
+	poller  poller
+	session // the present one
+
+	unread, locked, silent rate.Sometimes // lines of the log that could be many
+}
+
+// session is what is known of the reader's session, and goes with it.
+type session struct {
+	conn     *pgx.Conn
+	prepared bool  // a probe has come back, so the session is a direct one, and reads
+	lacks    error // what is wrong with what is installed
+	listen   int   // the LISTEN since which all topics were wanted
+	probe    probe
+	gate     gate
+	pace     *pace
+	heard    int // notifications since the last probe
+	backstop time.Time
+}
+
+func newReader(c Config, e *ear, m metrics) *reader {
+	return &reader{
+		config:  c,
+		feed:    c.Hub.Feed(),
+		ear:     e,
+		metrics: m,
+		health:  newHealth(c.Log, c.Hub.Feed()),
+		backoff: newBackoff(),
+		poller:  poller{longest: c.BackstopInterval},
+		unread:  rate.Sometimes{Interval: time.Minute},
+		locked:  rate.Sometimes{Interval: time.Minute},
+		silent:  rate.Sometimes{Interval: time.Minute},
 	}
 }
 
-// readSome reads a statement's worth of jobs.
-func (b *Bus) readSome(ctx context.Context) {
-	ids := b.Hub.Next(readLimit)
-	// Their locks are taken before the read, so that nothing changes unnoticed after it, and no item is told in vain.
-	untended := func(id job.ID) bool { return !b.tended.Load().kept[id.Bucket()] }
-	if slices.ContainsFunc(ids, untended) && b.orderTend(ctx) {
-		ids = slices.DeleteFunc(ids, untended) // which nobody watched at that time; who does now has them wanted again
-	}
-	if len(ids) == 0 {
-		return
-	}
-	epoch := b.Hub.Take(ids)
-	reading, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	start := time.Now()
-	snapshots, err := b.Store.Snapshot(reading, ids)
-	took := time.Since(start)
-	b.metrics.reads.Observe(took.Seconds())
-	if err != nil {
-		b.Hub.Fail(ids, err)
-		if ctx.Err() == nil {
-			b.metrics.readsFailed.Inc()
-			b.unread.Do(func() { b.Log.Warn("jobs not read", "jobs", len(ids), "error", err) })
-			sleep(ctx, jitter(readPause))
+// run keeps one session reading until ctx ends. cut ends the listener's session.
+func (r *reader) run(ctx context.Context, cut func()) {
+	for {
+		err := r.runSession(ctx)
+		r.feed.Release(every) // the locks are gone
+		if ctx.Err() != nil {
+			r.feed.SetDegraded("stopped")
+			return
 		}
-		return
+		r.health.degraded(err)
+		r.feed.Fail(r.feed.Begin(math.MaxInt), err) // nobody waits for a session to come
+		if errors.Is(err, errNoEcho) {
+			cut() // either session may be the dead one
+		}
+		r.metrics.reconnects.WithLabelValues("read").Inc()
+		sleep(ctx, r.backoff.NextBackOff())
 	}
-	b.cost.observe(len(ids), took)
-	b.changes.add(b.Hub.Settle(epoch, snapshots))
+}
+
+// every is the set of all buckets.
+var every = job.Buckets{}.Complement()
+
+// runSession connects, and reads until the session fails or ctx ends.
+func (r *reader) runSession(ctx context.Context) error {
+	conn, err := store.Connect(ctx, r.config.URL, "jobprogress read")
+	if err != nil {
+		return err
+	}
+	defer closeSession(ctx, conn)
+	now := time.Now()
+	r.session = session{conn: conn, pace: newPace(now), backstop: now.Add(jitter(r.config.BackstopInterval))}
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	for err == nil {
+		if err = r.attend(ctx); err != nil {
+			break
+		}
+		var wanted <-chan struct{}
+		if r.prepared {
+			wanted = r.feed.Wanted()
+		}
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-r.ear.news:
+		case <-wanted:
+			err = r.readSome(ctx)
+		case <-tick.C:
+			err = r.tick(ctx)
+		}
+	}
+	return err
+}
+
+func closeSession(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	conn.Close(ctx)
+}
+
+// attend acts on what has become of the listener's session, and sends probes.
+func (r *reader) attend(ctx context.Context) error {
+	h := r.ear.hearing()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case !h.listening: // nobody hears, so all topics are polled
+		r.feed.Release(every)
+		r.health.degraded(h.trouble)
+		return nil
+	case h.session != r.listen: // what was notified before is lost, and a probe with it
+		r.listen, r.probe = h.session, probe{}
+		r.feed.Resync()
+	}
+	switch {
+	case r.probe.heard(h.echo):
+		r.metrics.roundTrip.Observe(time.Since(r.probe.sent).Seconds())
+		return r.proved(ctx)
+	case r.probe.lost():
+		return errNoEcho
+	case r.probe.due():
+		return r.sendProbe(ctx)
+	}
+	return nil
+}
+
+func (r *reader) sendProbe(ctx context.Context) error {
+	r.heard = 0
+	err := r.ask(ctx, func(ctx context.Context) error {
+		queueUsage, took, err := r.probe.send(ctx, r.conn)
+		if err == nil {
+			r.pace.probed(took)
+			r.metrics.queueUsage.Set(queueUsage)
+			r.metrics.hold.Set(r.pace.hold().Seconds())
+		}
+		return err
+	})
+	return r.survive(err) // a database that is slow is no dead session
+}
+
+// proved is called when a probe has come back.
+func (r *reader) proved(ctx context.Context) error {
+	err := r.ask(ctx, func(ctx context.Context) error {
+		if !r.prepared {
+			if err := store.Prepare(ctx, r.conn); err != nil {
+				return err
+			}
+		}
+		return store.CheckInstalled(ctx, r.conn, !r.prepared || r.lacks != nil)
+	})
+	before := r.lacks
+	r.lacks = err
+	if !r.prepared || before != nil && err == nil {
+		r.feed.Resync()
+	}
+	if err == nil {
+		r.health.live()
+		r.backoff.Reset()
+	}
+	r.prepared = true
+	return r.survive(err)
+}
+
+// ask runs statements that the session must answer in time.
+func (r *reader) ask(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
+// survive returns an error that ends the session. Of others viewers and operators are told.
+func (r *reader) survive(err error) error {
+	if err == nil || r.conn.IsClosed() {
+		return err
+	}
+	r.health.degraded(err)
+	return nil
+}
+
+// tick does what is due: the lock set, the poll, the backstop.
+func (r *reader) tick(ctx context.Context) error {
+	if !r.prepared || r.lacks != nil {
+		return nil
+	}
+	now := time.Now()
+	heard := r.ear.take()
+	for _, n := range heard {
+		r.heard += n
+	}
+	if r.heard >= probeAfter {
+		r.probe.hurry()
+	}
+	r.metrics.toPolled.Add(float64(r.pace.tick(now, heard).Len()))
+	if err := r.adjust(ctx); err != nil {
+		return err
+	}
+	if now.After(r.backstop) {
+		r.backstop = now.Add(jitter(r.config.BackstopInterval))
+		if n := r.feed.Backstop(); n > 0 {
+			r.metrics.unnotified.Add(float64(n))
+			r.silent.Do(func() {
+				r.config.Log.Warn("changes are not being notified, so viewers see them late: look for a disabled trigger, a table swapped under it, children that inherit, session_replication_role, jobprogress.notify = off", "changes", n)
+			})
+		}
+	}
+	if r.poller.due(now) {
+		before := r.pace.polled.Len()
+		r.pace.observe(r.poller.read, r.poller.changed)
+		r.pace.calm(now, r.feed.Buckets())
+		r.metrics.toNotified.Add(float64(before - r.pace.polled.Len()))
+		r.poller.begin(now, r.feed.Poll())
+		if r.poller.jobs > 0 {
+			r.metrics.polls.Inc()
+		}
+		r.metrics.pollInterval.Set(r.poller.interval().Seconds())
+	}
+	return nil
+}
+
+// adjust makes the lock set what it should be: the buckets of all topics that are not over budget.
+func (r *reader) adjust(ctx context.Context) error {
+	topics := r.feed.Buckets()
+	wanted := store.Locks{Buckets: topics.Without(r.pace.polled), Serving: true}
+	err := r.ask(ctx, func(ctx context.Context) error { return r.gate.adjust(ctx, r.conn, r.feed, wanted) })
+	r.metrics.notified.Set(float64(r.gate.held.Buckets.Len()))
+	r.metrics.polled.Set(float64(topics.Without(r.gate.held.Buckets).Len()))
+	if refusal, ok := errors.AsType[refused](err); ok {
+		r.locked.Do(func() {
+			r.config.Log.Warn("locks refused, so jobs are polled and items may not be kept", "error", refusal.error, "pause", r.gate.pause)
+		})
+		return nil
+	}
+	return err
+}
+
+// readSome reads a statement's worth of jobs. Their locks are taken before, so that nothing changes unnoticed after it.
+func (r *reader) readSome(ctx context.Context) error {
+	if r.lacks != nil {
+		r.feed.Fail(r.feed.Begin(readLimit), r.lacks)
+		return nil
+	}
+	if missing := r.feed.Next(readLimit).Without(r.gate.held.Buckets).Without(r.pace.polled); missing != (job.Buckets{}) {
+		if err := r.adjust(ctx); err != nil {
+			return err
+		}
+	}
+	requests := r.feed.Begin(readLimit)
+	failures := 0
+	return r.read(ctx, requests, &failures)
+}
+
+// mostFailures bounds how many statements may fail to find the one row of a thousand that can't be read.
+const mostFailures = 22
+
+func (r *reader) read(ctx context.Context, requests []job.Request, failures *int) error {
+	if len(requests) == 0 {
+		return nil
+	}
+	var read store.Read
+	start := time.Now()
+	err := r.ask(ctx, func(ctx context.Context) (err error) {
+		read, err = store.ReadJobs(ctx, r.conn, requests)
+		return err
+	})
+	took := time.Since(start)
+	r.metrics.reads.Observe(took.Seconds())
+	if err == nil {
+		r.metrics.jobsRead.Add(float64(len(requests)))
+		var notified job.Buckets
+		if h := r.ear.hearing(); h.listening && h.session == r.listen { // since before the read
+			notified = r.gate.notified(read.XMin)
+		}
+		r.poller.observe(requests, r.feed.Finish(read.Jobs, read.Seen, notified), took)
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.metrics.readsFailed.Inc()
+	*failures++
+	if half := len(requests) / 2; half > 0 && store.MayBeOneRow(err) && *failures < mostFailures {
+		if err := r.read(ctx, requests[:half], failures); err != nil {
+			r.feed.Fail(requests[half:], err)
+			return err
+		}
+		return r.read(ctx, requests[half:], failures)
+	}
+	r.feed.Fail(requests, err)
+	r.unread.Do(func() {
+		r.config.Log.Warn("jobs not read", "jobs", len(requests), "first", requests[0].ID, "error", err)
+	})
+	if !store.MayBeOneRow(err) {
+		r.lacks = err // until the next probe finds nothing wrong
+		return r.survive(err)
+	}
+	return nil
 }

@@ -12,18 +12,25 @@ func (a *API) getHealth(w http.ResponseWriter, _ *http.Request) error {
 	return say(w, "ok\n")
 }
 
-// getReadiness says that the server is worth sending viewers to: the bus has proven that it hears, and no stop is
-// near.
+// getReadiness says that the server can answer viewers: the bus has proven once that it hears the database, and no stop
+// is near. A database that is away later does not make it unready: its answers keep EventSource alive, and those of a
+// load balancer without a server would not.
 func (a *API) getReadiness(w http.ResponseWriter, _ *http.Request) error {
 	select {
 	case <-a.draining:
 		return errDraining
 	default:
 	}
-	if live, _ := a.Hub.Live(); !live {
-		return errDatabaseUnavailable
+	status, _ := a.Hub.Status()
+	switch {
+	case status.Live:
+		return say(w, "ready\n")
+	case status.Proven:
+		return say(w, "ready, degraded: "+status.Reason+"\n")
 	}
-	return say(w, "ready\n")
+	notReady := errDatabaseUnavailable
+	notReady.Detail = status.Reason
+	return notReady
 }
 
 func say(w http.ResponseWriter, text string) error {

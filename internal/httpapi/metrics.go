@@ -44,8 +44,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "Bytes written to streams.",
 		}),
 		latency: make.NewHistogram(prometheus.HistogramOpts{
-			Name:    "jobprogress_commit_to_frame_seconds",
-			Help:    "From the writer's update, by the database's clock, through its commit to the frame written, by this server's.",
+			Name:    "jobprogress_notification_to_frame_seconds",
+			Help:    "From the notification of a change to the frame written, with the read of the row in between.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16), // 0.5 ms to 16 s
 		}),
 	}

@@ -36,25 +36,25 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	watcher, err := a.Hub.Watch(ctx, id)
+	subscriber, err := a.Hub.Subscribe(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer watcher.Close()
+	defer subscriber.Close()
 	lastEventID := lastEventID(r)
-	elsewhere := lastEventID != "" && !watcher.Cursor(lastEventID).Known()
-	if elsewhere || !viewer.Owns(watcher.Account()) {
+	elsewhere := lastEventID != "" && !subscriber.Cursor(lastEventID).Known()
+	if elsewhere || !viewer.Owns(subscriber.Account()) {
 		// Who has seen the job elsewhere, on another server for example, may have seen more than is known here yet, and
 		// must not be taken back. Whom we send away, or whose job has ended, never comes back: so that is said of the row
 		// as it is now.
-		if err := watcher.Refresh(ctx); err != nil {
+		if err := subscriber.Refresh(ctx); err != nil {
 			return err
 		}
 	}
-	if !viewer.Owns(watcher.Account()) {
+	if !viewer.Owns(subscriber.Account()) {
 		return errJobNotFound
 	}
-	if watcher.Seen(lastEventID) {
+	if subscriber.Seen(lastEventID) {
 		w.Header().Set("Cache-Control", "no-store") // the job may be started again
 		w.WriteHeader(http.StatusNoContent)
 		return nil
@@ -65,14 +65,14 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 	s := &stream{
-		api:     a,
-		writer:  writer{w: w, rc: http.NewResponseController(w), timeout: a.WriteTimeout, metrics: a.metrics},
-		watcher: watcher,
-		viewer:  viewer,
-		request: r,
-		cursor:  watcher.Cursor(lastEventID),
-		named:   r.URL.Query().Get("heartbeat") == "1",
-		live:    true,
+		api:        a,
+		writer:     writer{w: w, rc: http.NewResponseController(w), timeout: a.WriteTimeout, metrics: a.metrics},
+		subscriber: subscriber,
+		viewer:     viewer,
+		request:    r,
+		cursor:     subscriber.Cursor(lastEventID),
+		named:      r.URL.Query().Get("heartbeat") == "1",
+		live:       true,
 	}
 	a.metrics.opened.Inc()
 	a.metrics.open.Inc()
@@ -107,14 +107,14 @@ var ends = []string{endFinal, endGone, endNotOwner, endExpired, endRevoked, endD
 
 // stream is one viewer of one job.
 type stream struct {
-	api     *API
-	writer  writer
-	watcher *hub.Watcher
-	viewer  auth.Viewer
-	request *http.Request
-	cursor  hub.Cursor
-	named   bool // wants named events: heartbeat and bus
-	live    bool // what it was told of the bus; silence means live
+	api        *API
+	writer     writer
+	subscriber *hub.Subscriber
+	viewer     auth.Viewer
+	request    *http.Request
+	cursor     hub.Cursor
+	named      bool // wants named events: heartbeat and bus
+	live       bool // what it was sent of the bus; silence means live
 }
 
 // retryLeast and retrySpread bound the time after which a viewer comes back that was cut off.
@@ -142,14 +142,14 @@ func (s *stream) run(ctx context.Context) string {
 
 	s.writer.retry(retryLeast + rand.N(retrySpread))
 	for first := true; ; first = false {
-		batch := s.watcher.Changes(s.cursor)
+		batch := s.subscriber.Changes(s.cursor)
 		if !s.viewer.Owns(batch.Account) {
 			return endNotOwner
 		}
-		live, liveChanged := s.api.Hub.Live()
-		if s.named && live != s.live {
-			s.writer.bus(live)
-			s.live = live
+		status, statusChanged := s.api.Hub.Status()
+		if s.named && status.Live != s.live {
+			s.writer.bus(status.Live)
+			s.live = status.Live
 		}
 		s.writer.frames(batch.Frames, first) // after all else: nothing follows a final frame
 		s.cursor = batch.Cursor
@@ -170,7 +170,7 @@ func (s *stream) run(ctx context.Context) string {
 
 		select {
 		case <-batch.Changed:
-		case <-liveChanged:
+		case <-statusChanged:
 		case <-ping.C:
 			s.writer.ping(s.named)
 		case <-draining:

@@ -7,116 +7,95 @@ import (
 	"jobprogress/internal/job"
 )
 
-// What became of a notice, as the metrics name it.
-const (
-	Applied   = ""
-	Unwatched = "unwatched" // nobody watches the job
-	Stale     = "stale"     // the row was read after the notice's transaction had committed
-	Disarmed  = "disarmed"  // the job's bucket is: nothing shows but what is read
-)
+// Feed is what the bus calls. It says which jobs are wanted (Want, Poll, Backstop, Resync), and reads them: Begin, then
+// Finish or Fail. Reads follow one another, so each sees all that the one before it saw. A job that is wanted while a
+// read of it is under way is read once more.
+//
+// A topic is notified when all changes since its last read will be notified; else it is polled.
+type Feed struct{ hub *Hub }
 
-// Apply takes a notice about a job into its topic and says what became of it. Notices come in the order in which
-// their transactions committed.
-func (h *Hub) Apply(n job.Notice) string {
+// Feed returns the bus's side of the hub.
+func (h *Hub) Feed() Feed { return Feed{h} }
+
+// Want is a notification that names a job. It reports whether the job has a topic.
+func (f Feed) Want(id job.ID) bool {
+	h := f.hub
 	h.mu.Lock()
-	t := h.topics[n.Job]
-	armed := h.gate.armed[n.Job.Bucket()] != 0
-	h.mu.Unlock()
-	switch {
-	case t == nil:
-		return Unwatched
-	case !armed && n.Kind != job.KindItem:
-		return Disarmed
+	defer h.mu.Unlock()
+	t := h.topics[id]
+	if t == nil {
+		return false
 	}
-	switch n.Kind {
-	case job.KindItem:
-		t.applyItem(n)
-	case job.KindState:
-		if t.applyState(n) {
-			return Stale
+	if t.heardAt.IsZero() {
+		t.heardAt = time.Now()
+	}
+	t.unnotified = false
+	h.want(t)
+	return true
+}
+
+// Wanted holds a token when there is something to Begin.
+func (f Feed) Wanted() <-chan struct{} { return f.hub.wake }
+
+// Next are the buckets of at most limit jobs that Begin would return now.
+func (f Feed) Next(limit int) (buckets job.Buckets) {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	for _, t := range f.hub.next(limit) {
+		buckets[t.id.Bucket()] = true
+	}
+	return buckets
+}
+
+// next are at most limit topics to be read now, those that somebody waits for first. The caller holds mu.
+func (h *Hub) next(limit int) (topics []*topic) {
+	for _, t := range h.urgent {
+		if len(topics) == limit {
+			return topics
 		}
-	case job.KindRow:
-		h.reread(t)
+		topics = append(topics, t)
 	}
-	return Applied
-}
-
-func (h *Hub) reread(t *topic) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.topics[t.id] == t {
-		h.want(t)
-	}
-}
-
-// Relisten begins a new epoch: a new LISTEN has committed, and what was notified before it is lost. Transaction ids
-// are forgotten, they may be another server's; no bucket is armed; and every topic is to be read.
-func (h *Hub) Relisten() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.epoch++
-	clear(h.gate.armed[:])
-	for _, t := range h.topics {
-		t.unsettle()
-		h.want(t)
-	}
-}
-
-// Wanted holds a token when there is a Next.
-func (h *Hub) Wanted() <-chan struct{} { return h.wake }
-
-// Next returns at most limit jobs that are to be read now, first those that somebody waits for.
-func (h *Hub) Next(limit int) (ids []job.ID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for id := range h.urgent {
-		if len(ids) == limit {
-			return ids
-		}
-		ids = append(ids, id)
-	}
-	for id := range h.wanted {
-		if len(ids) == limit {
-			return ids
+	for id, t := range h.wanted {
+		if len(topics) == limit {
+			return topics
 		}
 		if h.urgent[id] == nil {
-			ids = append(ids, id)
+			topics = append(topics, t)
 		}
 	}
-	return ids
+	return topics
 }
 
-// Take says that these jobs are about to be read, and returns the epoch to name to Settle.
-func (h *Hub) Take(ids []job.ID) (epoch uint64) {
+// Begin returns what is to be read now, at most limit jobs.
+func (f Feed) Begin(limit int) (requests []job.Request) {
+	h := f.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, id := range ids {
-		delete(h.urgent, id)
-		delete(h.wanted, id)
-		if t := h.topics[id]; t != nil {
-			t.reading, t.awaited, t.begun = append(t.reading, t.awaited...), nil, true
-			t.armed = h.gate.armed[id.Bucket()]
-			t.readBegins()
-		}
+	for _, t := range h.next(limit) {
+		delete(h.urgent, t.id)
+		delete(h.wanted, t.id)
+		t.reading, t.awaited = append(t.reading, t.awaited...), nil
+		t.begun, t.beganHeard, t.heardAt = true, t.heardAt, time.Time{}
+		requests = append(requests, job.Request{ID: t.id, Run: t.run, Seen: t.seen})
 	}
 	if len(h.wanted) > 0 {
 		h.wakeUp()
 	}
-	return h.epoch
+	return requests
 }
 
-// Settle takes in what a read begun after Take has seen, and returns the jobs of which it showed something new. Reads
-// follow one another, so each sees all that the one before it saw.
-func (h *Hub) Settle(epoch uint64, snapshots []job.Snapshot) (changed []job.ID) {
+// Finish takes in what a read saw. seen is its pg_snapshot; notified reports for each bucket whether changes that this
+// read did not see will be notified. It returns the jobs that have changed.
+func (f Feed) Finish(snapshots []job.Snapshot, seen string, notified job.Buckets) (changed []job.ID) {
 	for _, s := range snapshots {
-		if h.settle(epoch, s) {
+		if f.hub.finish(s, seen, notified[s.ID.Bucket()]) {
 			changed = append(changed, s.ID)
 		}
 	}
 	return changed
 }
 
-func (h *Hub) settle(epoch uint64, s job.Snapshot) (changed bool) {
+func (h *Hub) finish(s job.Snapshot, seen string, notified bool) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[s.ID]
@@ -124,16 +103,12 @@ func (h *Hub) settle(epoch uint64, s job.Snapshot) (changed bool) {
 		return false // the read was of a topic before this one
 	}
 	t.begun = false
-	armed := h.gate.armed[s.ID.Bucket()]
-	if epoch != h.epoch || armed != t.armed { // the read proves nothing of what came after it began
-		h.retry(t)
-		return false
+	changed = t.apply(s, t.beganHeard)
+	if changed && t.notified && t.beganHeard.IsZero() {
+		t.unnotified = true // unless its notification is still on the way
 	}
-	changed, again := t.applySnapshot(s, armed != 0)
-	if again {
-		h.retry(t)
-		return false
-	}
+	t.notified, t.run, t.seen = notified, s.Run, seen
+	t.failures, t.retryAt = 0, time.Time{}
 	if !s.Found {
 		h.forget(t) // if the job comes to be, that is a new topic
 	}
@@ -141,33 +116,111 @@ func (h *Hub) settle(epoch uint64, s job.Snapshot) (changed bool) {
 	return changed
 }
 
-// Fail says that the jobs could not be read. Those who wait for one are told so; those who watch one keep what they
-// see, and the job stays wanted.
-func (h *Hub) Fail(ids []job.ID, err error) {
+const (
+	// firstRetry is the wait after a read of a job that failed. It doubles up to mostRetry.
+	firstRetry = 500 * time.Millisecond
+	mostRetry  = time.Minute
+)
+
+// Fail says that the jobs could not be read. Those who wait for one get the error; those who watch one keep what they
+// see. The jobs are polled again, at growing intervals.
+func (f Feed) Fail(requests []job.Request, err error) {
+	h := f.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, id := range ids {
-		t := h.topics[id]
+	for _, r := range requests {
+		t := h.topics[r.ID]
 		if t == nil || !t.begun {
 			continue
 		}
-		t.begun = false
+		t.begun, t.notified = false, false
+		t.retryAt = time.Now().Add(min(firstRetry<<min(t.failures, 20), mostRetry))
+		t.failures++
 		t.answer(fmt.Errorf("%w: %w", ErrUnavailable, err))
-		h.want(t)
 	}
 }
 
-// Sweep has every topic read again, and forgets those that nobody has watched for as long as Linger. It returns how
-// many topics there are.
-func (h *Hub) Sweep() int {
+// Poll has the watched jobs read that are not notified, and returns how many they are.
+func (f Feed) Poll() (jobs int) {
+	h := f.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range h.topics {
-		if t.watchers == 0 && time.Since(t.idleSince) >= Linger {
+		if !t.notified && t.subscribers > 0 {
+			h.want(t)
+			jobs++
+		}
+	}
+	return jobs
+}
+
+// Backstop has every topic read, and forgets those that nobody has watched for as long as Linger. It returns how many
+// changes the reads since the last time found that nobody notified.
+func (f Feed) Backstop() (unnotified int) {
+	h := f.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.topics {
+		if t.unnotified {
+			t.unnotified = false
+			unnotified++
+		}
+		if t.subscribers == 0 && time.Since(t.idleSince) >= Linger {
 			h.forget(t)
 			continue
 		}
 		h.want(t)
 	}
-	return len(h.topics)
+	return unnotified
+}
+
+// Resync has every topic read as if for the first time: a session is new, and may be one with another server.
+func (f Feed) Resync() {
+	h := f.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.topics {
+		t.notified, t.unnotified, t.seen, t.failures, t.retryAt = false, false, "", 0, time.Time{}
+		h.want(t)
+	}
+}
+
+// Release says that from now on changes of these buckets' jobs may not be notified.
+func (f Feed) Release(buckets job.Buckets) {
+	h := f.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, t := range h.topics {
+		if buckets[id.Bucket()] {
+			t.notified = false
+		}
+	}
+}
+
+// Buckets are those of all topics.
+func (f Feed) Buckets() (buckets job.Buckets) {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	for b, topics := range f.hub.in {
+		buckets[b] = topics > 0
+	}
+	return buckets
+}
+
+// SetLive says that the bus has proven that it hears the database.
+func (f Feed) SetLive() { f.hub.setStatus(Status{Live: true, Proven: true}) }
+
+// SetDegraded says that it does not, and why. While it lasts, every new subscriber has the row read.
+func (f Feed) SetDegraded(reason string) { f.hub.setStatus(Status{Reason: reason}) }
+
+func (h *Hub) setStatus(s Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Proven = s.Proven || h.status.Proven
+	if h.status == s {
+		return
+	}
+	h.status = s
+	close(h.changed)
+	h.changed = make(chan struct{})
 }

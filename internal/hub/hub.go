@@ -1,8 +1,8 @@
-// Package hub is the picture in memory of every watched job. The bus brings notices and snapshots in, streams take
-// what has changed out; nobody waits for anybody. It knows no database and no HTTP.
+// Package hub is the picture in memory of every job that somebody watches. The bus reads rows into it, streams take out
+// what has changed; nobody waits for anybody. It knows no database and no HTTP.
 //
-// A topic is one job: its newest state with a version for each part. Locks are taken hub before topic, never the
-// other way round.
+// A topic is one job: its newest state and items, with a version for each part. The bus calls a Feed, streams call
+// Subscribe and their Subscriber. Locks are taken hub before topic, never the other way round.
 package hub
 
 import (
@@ -16,16 +16,16 @@ import (
 	"jobprogress/internal/job"
 )
 
-// Linger is how long a topic outlives its last watcher, so that a page that is loaded again finds it warm.
+// Linger is how long a topic outlives its last subscriber, so that a page that is loaded again finds it warm.
 const Linger = time.Minute
 
-// What Watch fails with.
+// What Subscribe fails with.
 var (
 	ErrNotFound    = errors.New("job not found")
 	ErrUnavailable = errors.New("job can't be read now")
 )
 
-// Hub holds the topics. Its methods may be called from any goroutine, Apply and Settle from the bus alone.
+// Hub holds the topics. Its methods may be called from any goroutine.
 type Hub struct {
 	metrics metrics
 
@@ -34,10 +34,16 @@ type Hub struct {
 	wanted  map[job.ID]*topic // to be read
 	urgent  map[job.ID]*topic // those of them that somebody waits for
 	wake    chan struct{}     // holds a token while wanted is not empty
-	epoch   uint64            // counts the LISTENs; a read that began in an earlier one proves nothing
-	gate    gate
-	live    bool          // the bus has proven that it hears
-	changed chan struct{} // closed when live changes
+	in      [len(job.Buckets{})]int
+	status  Status
+	changed chan struct{} // closed when status changes
+}
+
+// Status says whether the bus hears the database.
+type Status struct {
+	Live   bool
+	Proven bool   // it has been live since the start
+	Reason string // why it is not live, for people; "" if it is
 }
 
 // New makes an empty hub that registers its metrics with reg.
@@ -47,24 +53,32 @@ func New(reg prometheus.Registerer) *Hub {
 		wanted:  make(map[job.ID]*topic),
 		urgent:  make(map[job.ID]*topic),
 		wake:    make(chan struct{}, 1),
+		status:  Status{Reason: "starting"},
 		changed: make(chan struct{}),
 	}
 	h.metrics = newMetrics(reg, h)
 	return h
 }
 
-// Watch finds the topic of a job, has its row read if nobody watches it yet, and waits for that. Watchers that come
-// together share one read. It fails with ErrNotFound, ErrUnavailable or the error of ctx. The caller closes the
-// Watcher.
-func (h *Hub) Watch(ctx context.Context, id job.ID) (*Watcher, error) {
+// Status is how the bus is, with a channel that is closed when that changes.
+func (h *Hub) Status() (s Status, changed <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.status, h.changed
+}
+
+// Subscribe finds the topic of a job, has its row read unless the topic is known to show it, and waits for that.
+// Subscribers that come together share one read. It fails with ErrNotFound, ErrUnavailable or the error of ctx. The
+// caller closes the Subscriber.
+func (h *Hub) Subscribe(ctx context.Context, id job.ID) (*Subscriber, error) {
 	for {
-		w, read, begun := h.join(id)
+		s, read, begun := h.join(id)
 		err := read.wait(ctx)
-		if err == nil && w.topic.found() {
-			w.fresh = read != nil && !begun
-			return w, nil
+		if err == nil && s.topic.found() {
+			s.fresh = read != nil && !begun
+			return s, nil
 		}
-		w.Close()
+		s.Close()
 		if err != nil {
 			return nil, err
 		}
@@ -75,34 +89,32 @@ func (h *Hub) Watch(ctx context.Context, id job.ID) (*Watcher, error) {
 	}
 }
 
-// join makes a watcher, and says which read it is to wait for, if any, and whether that has begun already.
-func (h *Hub) join(id job.ID) (w *Watcher, r *read, begun bool) {
+// join makes a subscriber, and returns which read it must wait for, if any, and whether that has begun already.
+func (h *Hub) join(id job.ID) (s *Subscriber, r *read, begun bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[id]
 	if t == nil {
 		t = newTopic(id, h.metrics.encoded)
 		h.topics[id] = t
-		h.gate.topics[id.Bucket()]++
+		h.in[id.Bucket()]++
 	}
-	t.watchers++
-	h.gate.watchers[id.Bucket()]++
-	w = &Watcher{hub: h, topic: t}
+	t.subscribers++
+	s = &Subscriber{hub: h, topic: t}
 	switch {
-	case h.live && t.current():
-		return w, nil, false
-	case len(t.reading) > 0 && !t.found(): // the first read: what it is too early to see will be notified
-		return w, t.reading[0], true
+	case h.status.Live && t.notified && t.current():
+		return s, nil, false
+	case len(t.reading) > 0 && !t.found(): // the first read: what it is too early to see is read after it
+		return s, t.reading[0], true
 	}
-	return w, h.await(t), false
+	return s, h.await(t), false
 }
 
 func (h *Hub) leave(t *topic) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t.watchers--
-	h.gate.watchers[t.id.Bucket()]--
-	if t.watchers > 0 {
+	t.subscribers--
+	if t.subscribers > 0 {
 		return
 	}
 	t.idleSince = time.Now()
@@ -111,34 +123,14 @@ func (h *Hub) leave(t *topic) {
 	}
 }
 
-// forget drops the topic; whoever waits for a read of it has its answer. The caller holds mu.
+// forget drops the topic and answers all who wait for a read of it. The caller holds mu.
 func (h *Hub) forget(t *topic) {
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
-		h.gate.topics[t.id.Bucket()]--
+		h.in[t.id.Bucket()]--
 		delete(h.wanted, t.id)
 		delete(h.urgent, t.id)
 	}
 	t.reading, t.awaited = append(t.reading, t.awaited...), nil
 	t.answer(nil)
-}
-
-// Live tells whether the bus hears the database, and gives a channel that is closed when that changes.
-func (h *Hub) Live() (live bool, changed <-chan struct{}) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.live, h.changed
-}
-
-// SetLive is called by the bus when it has proven that it hears, and when it no longer can. While it does not, a new
-// watcher's row is always read.
-func (h *Hub) SetLive(live bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.live == live {
-		return
-	}
-	h.live = live
-	close(h.changed)
-	h.changed = make(chan struct{})
 }

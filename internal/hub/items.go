@@ -10,27 +10,47 @@ import (
 // MaxItems is how many items of a job are remembered.
 const MaxItems = 256
 
-// applyItem shows the newest status of an item. No row holds it, so it is never stale.
-func (t *topic) applyItem(n job.Notice) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.gone {
-		return
+// showItems makes these the newest statuses of the items. Of two statuses of an item the one with the higher Seq counts,
+// in whatever order their transactions commit. The caller holds mu.
+func (t *topic) showItems(items []job.Item, all bool) {
+	if all {
+		t.keepItems(items)
 	}
-	old := t.items[n.Item.ItemID]
-	event := n.Item.Event()
-	if old != nil && bytes.Equal(old.data, sse.Data(event)) {
-		return
+	for _, item := range items {
+		old := t.items[item.ItemID]
+		if old != nil && old.item.Seq >= item.Seq {
+			continue
+		}
+		data := sse.Data(item.Event())
+		if old != nil && bytes.Equal(old.data, data) {
+			old.item.Seq = item.Seq
+			continue
+		}
+		t.items[item.ItemID] = t.put(old, part{data: data, item: &item})
+		if len(t.items) > MaxItems {
+			t.evictItem()
+		}
 	}
-	t.items[n.Item.ItemID] = t.put(old, part{data: event, at: n.At, item: &n.Item})
-	if len(t.items) > MaxItems {
-		t.evictItem()
-	}
-	t.wakeAll()
 }
 
-// evictItem forgets the finished item that changed longest ago, or if none is finished, any item. The one just told
-// of stays. The caller holds mu.
+// keepItems forgets the items that are not among these, which are all of the job's present run. Seq of the others may
+// have begun anew, after a crash of the database. The caller holds mu.
+func (t *topic) keepItems(items []job.Item) {
+	kept := make(map[string]bool, len(items))
+	for _, item := range items {
+		kept[item.ItemID] = true
+	}
+	for id, p := range t.items {
+		p.item.Seq = 0
+		if !kept[id] {
+			t.drop(p)
+			delete(t.items, id)
+		}
+	}
+}
+
+// evictItem forgets the finished item that changed longest ago, or if none is finished, any item. The newest stays. The
+// caller holds mu.
 func (t *topic) evictItem() {
 	var victim *part
 	for _, p := range t.parts[:len(t.parts)-1] {
@@ -40,15 +60,4 @@ func (t *topic) evictItem() {
 	}
 	t.drop(victim)
 	delete(t.items, victim.item.ItemID)
-}
-
-// startAgain forgets the items of the run that has ended. Those told of after its end are the new run's. The caller
-// holds mu.
-func (t *topic) startAgain() {
-	for id, p := range t.items {
-		if p.version < t.status.version {
-			t.drop(p)
-			delete(t.items, id)
-		}
-	}
 }

@@ -12,29 +12,34 @@ import (
 	"jobprogress/internal/sse"
 )
 
-// topic is one job as its watchers see it. It holds state, not a queue: each part only in its newest version.
+// topic is one job as its subscribers see it. It holds state, not a queue: each part only in its newest version.
 type topic struct {
 	id  job.ID
 	tag string // begins this topic's event ids and no other's
 
 	// Guarded by Hub.mu.
-	watchers  int
-	idleSince time.Time // when watchers became 0
-	awaited   []*read   // that have not begun
-	reading   []*read   // that have
-	begun     bool      // a read was handed out and is not settled
-	armed     uint64    // what the bucket's was when that was
+	subscribers int
+	idleSince   time.Time // when subscribers became 0
+	awaited     []*read   // that have not begun
+	reading     []*read   // that have
+	begun       bool      // a read was handed out, and has not ended
+	notified    bool      // changes that the last read did not see are notified; else the topic is polled
+	unnotified  bool      // a read has found a change that should have been notified, and was not so far
+	heardAt     time.Time // of the first notification since the last read began; zero is none
+	beganHeard  time.Time // heardAt of the read under way
+	run, seen   string    // of the last read
+	failures    int       // reads that failed since the last one that did not
+	retryAt     time.Time // not to be read before, after a failure
 
 	mu      sync.Mutex
 	version uint64
 	parts   []*part       // by version
 	changed chan struct{} // closed with each new version
 	encoded prometheus.Counter
-
-	position
-	shown bool // state is a row's
-	gone  bool // the row was deleted, or never was; final
-	state job.State
+	shown   bool // state is a row's
+	gone    bool // the row was deleted, or never was; final
+	state   job.State
+	heard   time.Time // when the change that is being applied was notified
 
 	progress, status, message *part // in parts, or nil
 	items                     map[string]*part
@@ -43,9 +48,9 @@ type topic struct {
 // part is one thing that viewers see, with the version at which it last changed.
 type part struct {
 	version uint64
-	data    []byte // the event's data line, encoded once for all viewers
-	blank   bool   // only says that something is gone, so a new viewer is spared it
-	at      time.Time
+	data    []byte    // the event's data line, encoded once for all viewers
+	blank   bool      // only says that something is gone, so a new viewer is spared it
+	heard   time.Time // when its change was notified; zero when it was found by polling
 
 	item *job.Item // nil when it is none
 }
@@ -62,34 +67,70 @@ func newTopic(id job.ID, encoded prometheus.Counter) *topic {
 	}
 }
 
-// show makes s what viewers see. Parts get their versions in the order in which viewers are to hear of them: the
-// status of an ended job last. The caller holds mu.
-func (t *topic) show(s job.State, at time.Time) {
-	before := t.version
+// current reports whether the topic shows a row that goes on. An ended job does not count: that it has ended, and was not
+// started again, closes a viewer for good, so it is always read.
+func (t *topic) current() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shown && !t.gone && !t.state.Status.Terminal()
+}
+
+// found reports whether there is a row to show.
+func (t *topic) found() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shown && !t.gone
+}
+
+// apply shows what a read saw, and reports whether that is something new.
+func (t *topic) apply(s job.Snapshot, heard time.Time) (changed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	version, account := t.version, t.state.Account
+	t.heard = heard
+	if s.Found {
+		t.showItems(s.Items, s.AllItems)
+		t.show(s.State)
+	} else {
+		t.vanish()
+	}
+	changed = t.version != version || t.state.Account != account
+	if changed || t.gone {
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+	return changed
+}
+
+// show makes s what viewers see. Parts get their versions in the order in which they are sent: the status of an ended
+// job last. The caller holds mu.
+func (t *topic) show(s job.State) {
 	old := t.state
 	t.state, t.shown = s, true
-	if old.Status.Terminal() && !s.Status.Terminal() {
-		t.startAgain()
-	}
 	if s.Progress != old.Progress {
-		t.progress = t.put(t.progress, part{data: s.Progress.Event(), blank: s.Progress.Total == 0, at: at})
+		t.progress = t.put(t.progress, part{data: sse.Data(s.Progress.Event()), blank: s.Progress.Total == 0})
 	}
-	sayStatus := func() {
+	showStatus := func() {
 		if s.Status != old.Status {
-			t.status = t.put(t.status, part{data: s.Status.Event(), at: at})
+			t.status = t.put(t.status, part{data: sse.Data(s.Status.Event())})
 		}
 	}
 	if !s.Status.Terminal() {
-		sayStatus()
+		showStatus()
 	}
 	if s.Error != old.Error {
-		t.message = t.put(t.message, part{data: job.ErrorEvent(s.Error), blank: s.Error == "", at: at})
+		t.message = t.put(t.message, part{data: sse.Data(job.ErrorEvent(s.Error)), blank: s.Error == ""})
 	}
 	if s.Status.Terminal() {
-		sayStatus()
+		showStatus()
 	}
-	if t.version != before || s.Account != old.Account {
-		t.wakeAll()
+}
+
+// vanish shows that the row is gone, if there was one. The caller holds mu.
+func (t *topic) vanish() {
+	t.gone = true
+	if t.shown {
+		t.message = t.put(t.message, part{data: sse.Data(job.ErrorEvent("job no longer exists"))})
 	}
 }
 
@@ -100,8 +141,7 @@ func (t *topic) put(old *part, p part) *part {
 	}
 	t.version++
 	t.encoded.Inc()
-	p.version = t.version
-	p.data = sse.Data(p.data)
+	p.version, p.heard = t.version, t.heard
 	t.parts = append(t.parts, &p)
 	return &p
 }
@@ -113,10 +153,4 @@ func (t *topic) drop(p *part) {
 			return
 		}
 	}
-}
-
-// wakeAll tells the watchers to look. The caller holds mu.
-func (t *topic) wakeAll() {
-	close(t.changed)
-	t.changed = make(chan struct{})
 }

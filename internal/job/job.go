@@ -1,10 +1,10 @@
-// Package job holds the words that all other packages use: what a job is, what is told about it, and the JSON of
-// both. It stands at both ends of the flow and knows nobody.
+// Package job holds the words that all other packages use: what a job is, what viewers are sent of it, and the JSON
+// of both. It stands at both ends of the flow and knows nobody.
 package job
 
 import (
+	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,49 +27,6 @@ func ParseID(s string) (ID, error) {
 	return ID(id.String()), nil
 }
 
-// Buckets is a set of buckets; it has a place for each there is.
-type Buckets [256]bool
-
-// Len is how many are in the set.
-func (b Buckets) Len() (n int) {
-	for _, in := range b {
-		if in {
-			n++
-		}
-	}
-	return n
-}
-
-// Without is the set of those that are not in c.
-func (b Buckets) Without(c Buckets) Buckets {
-	for i := range b {
-		b[i] = b[i] && !c[i]
-	}
-	return b
-}
-
-// Complement is the set of all the others.
-func (b Buckets) Complement() Buckets {
-	for i := range b {
-		b[i] = !b[i]
-	}
-	return b
-}
-
-// Union is the set of those that are in either.
-func (b Buckets) Union(c Buckets) Buckets {
-	for i := range b {
-		b[i] = b[i] || c[i]
-	}
-	return b
-}
-
-// Bucket is the one that the job is in: the last byte of its UUID, by which the database locks, too.
-func (id ID) Bucket() byte {
-	last, _ := strconv.ParseUint(string(id[34:]), 16, 8) // it is hexadecimal
-	return byte(last)
-}
-
 // Status is the status column as text. An application may have more of them than are named here; only Completed and
 // Failed are terminal.
 type Status string
@@ -82,7 +39,7 @@ const (
 	Failed    Status = "failed"
 )
 
-// Terminal tells whether a job of this status has ended.
+// Terminal reports whether a job of this status has ended.
 func (s Status) Terminal() bool { return s == Completed || s == Failed }
 
 // State is what a job's viewers see of its row.
@@ -102,20 +59,56 @@ type Item struct {
 	Index    *int64 `json:"index,omitempty"`
 	Count    *int64 `json:"count,omitempty"`
 	Total    *int64 `json:"total,omitempty"`
+	Seq      int64  `json:"-"` // of two statuses of an item the one with the higher Seq counts
 }
 
-// Finished tells whether nothing more is to be expected of the item.
+// ParseItems reads a JSON array of items with their seq, or nothing.
+func ParseItems(text []byte) ([]Item, error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	var wire []struct {
+		Item
+		Seq int64 `json:"seq"`
+	}
+	if err := json.Unmarshal(text, &wire); err != nil {
+		return nil, fmt.Errorf("parse items: %w", err)
+	}
+	items := make([]Item, len(wire))
+	for i, w := range wire {
+		items[i] = w.Item
+		items[i].Seq = w.Seq
+	}
+	return items, nil
+}
+
+// Finished reports whether nothing more is to be expected of the item.
 func (i Item) Finished() bool { return i.Status == "succeeded" || i.Status == "failed" }
 
 // Snapshot is a row of the job table as one statement saw it, or the fact that there is none.
 type Snapshot struct {
-	ID      ID
-	Visible Visibility // the transactions that the statement saw
-	Found   bool       // false: there is no such row, and the fields below are zero
-	Type    string
-	State   State
+	ID    ID
+	Found bool // false: there is no such row, and the fields below are zero
+	Type  string
+	State State
+	Run   string // tells the runs of a job apart; "" when it has not started
 
-	CreatedAt, StartedAt, CompletedAt, UpdatedAt *time.Time // nil where the column is null
+	CreatedAt, StartedAt, CompletedAt, UpdatedAt *time.Time // UTC; nil where the column is null
+
+	Items    []Item // by Seq; only those that a Request asked for
+	AllItems bool   // Items are all of the run, not only the newer ones
+}
+
+// Request asks for a Snapshot with the items of the job's present run.
+type Request struct {
+	ID   ID
+	Run  string // the run of the last Snapshot
+	Seen string // pg_snapshot of the last Snapshot, whose items are left out; "" asks for all
+}
+
+// NewState makes a State of the columns of a row.
+func NewState(account, status string, progress Progress, message string) State {
+	return State{Account: account, Status: Status(clean(status)), Progress: progress, Error: clean(message)}
 }
 
 // clean makes outside text fit for JSON and a terminal: a database of another encoding may send bytes that are no

@@ -1,7 +1,6 @@
 package job
 
 import (
-	"encoding/json"
 	"math"
 	"strconv"
 )
@@ -17,29 +16,13 @@ type Progress struct {
 // MaxCount is the largest count: the last integer up to which a browser's numbers are exact.
 const MaxCount = 1<<53 - 1
 
-// ParseProgress reads the progress column. It never fails: whatever is missing, or is no integer from 0 to MaxCount,
-// counts as 0.
-func ParseProgress(column []byte) Progress {
-	var counts struct{ Done, Total, Succeeded, Failed json.RawMessage }
-	if json.Unmarshal(column, &counts) != nil {
-		return Progress{}
-	}
-	return Progress{
-		Done:      parseCount(counts.Done),
-		Total:     parseCount(counts.Total),
-		Succeeded: parseCount(counts.Succeeded),
-		Failed:    parseCount(counts.Failed),
-	}
-}
-
-func parseCount(number json.RawMessage) int64 {
-	if len(number) == 0 || number[0] == 'n' { // missing, or null
-		return 0
-	}
-	n, err := strconv.ParseInt(string(number), 10, 64)
+// ParseCount reads a JSON value of the progress column. It never fails: what is missing, or is no integer from 0 to
+// MaxCount, counts as 0.
+func ParseCount(value string) int64 {
+	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil {
-		// 5.0 is the integer 5 to whoever wrote it from a language with one kind of number.
-		f, err := strconv.ParseFloat(string(number), 64)
+		// 5.0 is the integer 5 to a language with one kind of number.
+		f, err := strconv.ParseFloat(value, 64)
 		if err != nil || f != math.Trunc(f) || math.Abs(f) > MaxCount {
 			return 0
 		}

@@ -14,21 +14,17 @@ import (
 
 // Installation says what is to be attached and who may use it.
 type Installation struct {
-	Table       string // the job table, schema-qualified or found by search_path
-	ServiceRole string // may read snapshots; "" grants nobody
+	Table       string // the job table, schema-qualified or found by search_path; "" is the one attached, or else job
+	ServiceRole string // may read what is published; "" grants nobody
 	WorkerRole  string // may call jobprogress.item; "" grants nobody
-	Ungated     bool   // every change is notified, also what no server watches
+	Gate        string // off: every change is notified, watched or not; "" is what it was, or else on
 }
 
 // SQL is the script that attaches: the settings, then sql/install.sql.
 func (i Installation) SQL() string {
 	var b strings.Builder
-	gate := "on"
-	if i.Ungated {
-		gate = "off"
-	}
 	for _, setting := range []struct{ name, value string }{
-		{"job_table", i.Table}, {"service_role", i.ServiceRole}, {"worker_role", i.WorkerRole}, {"gate", gate},
+		{"job_table", i.Table}, {"service_role", i.ServiceRole}, {"worker_role", i.WorkerRole}, {"gate", i.Gate},
 	} {
 		fmt.Fprintf(&b, "set jobprogress.%s = %s;\n", setting.name, quote(setting.value))
 	}
@@ -46,30 +42,42 @@ func quote(s string) string {
 
 // Install attaches jobprogress to the database of url. It can be done again.
 func Install(ctx context.Context, url string, i Installation) error {
-	return script(ctx, url, "install", i.SQL())
+	_, err := script(ctx, url, "install", i.SQL())
+	return err
+}
+
+// Attached is the name of the job table.
+func Attached(ctx context.Context, url string) (table string, err error) {
+	results, err := script(ctx, url, "ask what is attached", `select jobprogress.attachment() ->> 'table'`)
+	if err != nil {
+		return "", err
+	}
+	return string(results[0].Rows[0][0]), nil
 }
 
 // Uninstall takes everything away that Install brought.
 func Uninstall(ctx context.Context, url string) error {
-	return script(ctx, url, "uninstall", sql.Uninstall)
+	_, err := script(ctx, url, "uninstall", sql.Uninstall)
+	return err
 }
 
-// script runs SQL of several statements, which brings its own transaction.
-func script(ctx context.Context, url, what, text string) error {
+// script runs SQL, of any number of statements.
+func script(ctx context.Context, url, what, text string) ([]*pgconn.Result, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		return fmt.Errorf("%s: parse database URL: %w", what, err)
+		return nil, fmt.Errorf("%s: parse database URL: %w", what, err)
 	}
 	configure(config)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.PgConn().Exec(ctx, text).ReadAll(); err != nil {
-		return fmt.Errorf("%s: %w", what, explain(err))
+	results, err := conn.PgConn().Exec(ctx, text).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, explain(err))
 	}
-	return nil
+	return results, nil
 }
 
 // explain adds to an error of the database what it suggests to do, or what we do.
@@ -80,8 +88,8 @@ func explain(err error) error {
 	}
 	hint := pg.Hint
 	switch pg.Code {
-	case "3F000", "42883", "42703": // no such schema, no such function, a function of an earlier version
-		if strings.Contains(pg.Message, "jobprogress") || strings.Contains(pg.Message, "seal_key") {
+	case "3F000", "42883": // no such schema, no such function
+		if strings.Contains(pg.Message, "jobprogress") {
 			hint = "Run jobprogress install on this database."
 		}
 	case "42501": // insufficient privilege
@@ -92,8 +100,8 @@ func explain(err error) error {
 			hint = "Run it as the owner of the job table."
 		case strings.Contains(pg.Message, "for database"):
 			hint = "The role needs to create a schema: grant create on database … to it."
-		case strings.Contains(pg.Message, "jobprogress"), strings.Contains(pg.Message, "snapshot"):
-			hint = "Run jobprogress install with --service-role, or grant usage on schema jobprogress and execute on function jobprogress.snapshot(uuid[])."
+		case strings.Contains(pg.Message, "jobprogress"), strings.Contains(pg.Message, "snapshot"), strings.Contains(pg.Message, "attachment"):
+			hint = "Run jobprogress install with --service-role, which grants the role what it needs."
 		}
 	case "55P03": // lock timeout
 		hint = "A long transaction holds the job table. Run it again when that has ended."

@@ -28,7 +28,7 @@ type Sessions struct {
 // sessionTimeout bounds one look at a session.
 const sessionTimeout = 5 * time.Second
 
-// CheckSessionQuery tells what is wrong with a query for sessions, as far as that can be seen without a database.
+// CheckSessionQuery reports what is wrong with a query for sessions, as far as that can be seen without a database.
 func CheckSessionQuery(query string) error {
 	if !regexp.MustCompile(`\$1\b`).MatchString(query) {
 		return errors.New("does not use $1, the token")

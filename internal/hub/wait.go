@@ -1,9 +1,12 @@
 package hub
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
-// read is a read of a row that somebody waits for. A topic's reads are awaited until Take names its job, then
-// reading until Settle or Fail.
+// read is a read of a row that somebody waits for. A topic's reads are awaited until Begin names its job, then reading
+// until Finish or Fail.
 type read struct {
 	done chan struct{}
 	err  error // may be looked at once done is closed
@@ -26,14 +29,18 @@ func (r *read) wait(ctx context.Context) error {
 func (h *Hub) await(t *topic) *read {
 	if len(t.awaited) == 0 {
 		t.awaited = append(t.awaited, &read{done: make(chan struct{})})
+		t.retryAt = time.Time{}
 		h.urgent[t.id] = t
 		h.want(t)
 	}
 	return t.awaited[0]
 }
 
-// want has the topic read. The caller holds mu.
+// want has the topic read, unless a read of it failed a moment ago. The caller holds mu.
 func (h *Hub) want(t *topic) {
+	if !t.retryAt.IsZero() && time.Now().Before(t.retryAt) {
+		return // it is polled meanwhile
+	}
 	h.wanted[t.id] = t
 	h.wakeUp()
 }
@@ -52,14 +59,4 @@ func (t *topic) answer(err error) {
 		close(r.done)
 	}
 	t.reading = nil
-}
-
-// retry has those who wait for a read that told nothing wait for the next. The caller holds mu.
-func (h *Hub) retry(t *topic) {
-	t.awaited = append(t.awaited, t.reading...)
-	t.reading = nil
-	if len(t.awaited) > 0 {
-		h.urgent[t.id] = t
-	}
-	h.want(t)
 }

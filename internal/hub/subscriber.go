@@ -9,43 +9,43 @@ import (
 	"jobprogress/internal/sse"
 )
 
-// Watcher looks at one topic. It holds no state of its own: the caller keeps the cursor.
-type Watcher struct {
+// Subscriber looks at one topic. It holds no state of its own: the caller keeps the cursor.
+type Subscriber struct {
 	hub   *Hub
 	topic *topic
-	fresh bool // the row was read after Watch had been called
+	fresh bool // the row was read after Subscribe had been called
 	once  sync.Once
 }
 
-// Close ends the watch. It may be called more than once.
-func (w *Watcher) Close() { w.once.Do(func() { w.hub.leave(w.topic) }) }
+// Close ends the subscription. It may be called more than once.
+func (s *Subscriber) Close() { s.once.Do(func() { s.hub.leave(s.topic) }) }
 
-// Refresh has the row read, and waits for that, unless it was read after Watch had been called: what ends a client for
-// good must not be said of a row that has changed a moment ago. It fails as Watch does.
-func (w *Watcher) Refresh(ctx context.Context) error {
-	if w.fresh {
+// Refresh has the row read, and waits for that, unless it was read after Subscribe had been called: what ends a
+// client for good must not be said of a row that has changed a moment ago. It fails as Subscribe does.
+func (s *Subscriber) Refresh(ctx context.Context) error {
+	if s.fresh {
 		return nil
 	}
-	w.hub.mu.Lock()
+	s.hub.mu.Lock()
 	var read *read
-	if w.hub.topics[w.topic.id] == w.topic { // else it is forgotten, because the row is gone
-		read = w.hub.await(w.topic)
+	if s.hub.topics[s.topic.id] == s.topic { // else it is forgotten, because the row is gone
+		read = s.hub.await(s.topic)
 	}
-	w.hub.mu.Unlock()
+	s.hub.mu.Unlock()
 	if err := read.wait(ctx); err != nil {
 		return err
 	}
-	if !w.topic.found() {
+	if !s.topic.found() {
 		return ErrNotFound
 	}
 	return nil
 }
 
 // Account is the job's owner now; "" when it has none.
-func (w *Watcher) Account() string {
-	w.topic.mu.Lock()
-	defer w.topic.mu.Unlock()
-	return w.topic.state.Account
+func (s *Subscriber) Account() string {
+	s.topic.mu.Lock()
+	defer s.topic.mu.Unlock()
+	return s.topic.state.Account
 }
 
 // Batch is what a viewer has not seen yet.
@@ -61,7 +61,7 @@ type Batch struct {
 type Frame struct {
 	ID   string
 	Data []byte
-	At   time.Time // when its writer committed, by the database's clock; zero when it comes from a read
+	At   time.Time // when its change was notified; zero when polling found it
 }
 
 // End says what follows a batch.
@@ -75,11 +75,11 @@ const (
 )
 
 // Changes returns all that a viewer who stands there has not seen.
-func (w *Watcher) Changes(cursor Cursor) Batch {
-	t := w.topic
+func (s *Subscriber) Changes(cursor Cursor) Batch {
+	t := s.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := Batch{Cursor: t.end(), Account: t.state.Account, Changed: t.changed}
+	b := Batch{Cursor: Cursor{version: t.version}, Account: t.state.Account, Changed: t.changed}
 	switch {
 	case t.gone:
 		b.End = Gone
@@ -91,32 +91,30 @@ func (w *Watcher) Changes(cursor Cursor) Batch {
 
 	// A viewer that is cut off between two frames comes back with the id of the first: it must stand before
 	// everything that was still to be sent, in whatever order that is.
-	at, rest := b.Cursor, t.version+1
+	rest := t.version + 1
 	for i := len(parts) - 1; i >= 0; i-- {
 		p := parts[i]
-		at.version = rest - 1
-		id := t.eventID(at)
+		id := t.eventID(rest - 1)
 		if p == t.status && b.End == Final {
 			id = t.finalID()
 		}
-		b.Frames[i] = Frame{ID: id, Data: p.data, At: p.at}
+		b.Frames[i] = Frame{ID: id, Data: p.data, At: p.heard}
 		rest = min(rest, p.version)
-		at.bar, at.complaint = at.bar || cursor.bar, at.complaint || cursor.complaint // it may show what it did, until the last
 	}
 	return b
 }
 
-// since returns the parts newer than the cursor in the order in which they are to be sent: by version, but for a new
-// viewer the job before its items, and always the status of an ended job last. The caller holds mu.
+// since returns the parts newer than the cursor in the order in which they are sent: by version, but for a viewer new to
+// this topic the job before its items, and always the status of an ended job last. The caller holds mu.
 func (t *topic) since(cursor Cursor) []*part {
 	first := len(t.parts)
 	for first > 0 && t.parts[first-1].version > cursor.version {
 		first--
 	}
-	parts := make([]*part, 0, len(t.parts)-first+1)
+	parts := make([]*part, 0, len(t.parts)-first+3)
 	last := t.last()
 	take := func(p *part) {
-		if p != nil && p.version > cursor.version && p != last {
+		if p != nil && p != last {
 			parts = append(parts, p)
 		}
 	}
@@ -125,11 +123,9 @@ func (t *topic) since(cursor Cursor) []*part {
 			take(p)
 		}
 	} else {
-		for _, p := range []*part{
-			shown(t.progress, cursor.bar, job.Progress{}.Event()), t.status, shown(t.message, cursor.complaint, job.ErrorEvent("")),
-		} {
-			take(p)
-		}
+		take(whole(t.progress, cursor.foreign, job.Progress{}.Event()))
+		take(t.status)
+		take(whole(t.message, cursor.foreign, job.ErrorEvent("")))
 		for _, p := range t.parts {
 			if p.item != nil {
 				take(p)
@@ -142,14 +138,14 @@ func (t *topic) since(cursor Cursor) []*part {
 	return parts
 }
 
-// shown is what a viewer new to this topic is to be told of a part: what it says, or, if the viewer shows one that is
-// gone, that it is; else nil.
-func shown(p *part, before bool, blank []byte) *part {
+// whole is what a viewer new to this topic is sent of a part: what it says, or, if there is nothing and the page may show
+// something from elsewhere, that it is gone; else nil.
+func whole(p *part, foreign bool, blank []byte) *part {
 	switch {
 	case p != nil && !p.blank:
 		return p
-	case before:
-		return &part{version: 1, data: sse.Data(blank), blank: true}
+	case foreign:
+		return &part{version: 1, data: sse.Data(blank)}
 	}
 	return nil
 }

@@ -1,0 +1,39 @@
+// Package bus is the PostgreSQL end of the flow. A notification says look, a read says what: the listener hears which
+// jobs changed, the reader reads them into the hub, and that read is the only way in which state arrives.
+//
+// # Who owns what
+//
+//	listener   the session that listens (pgxlisten's); writes to ear
+//	ear        what the listener has heard, behind a mutex: the reader looks into it
+//	reader     the session that reads, and all that depends on it: probe, gate, pace
+//	sweeper    a session of its own, while it sweeps
+//
+// Files call downward: listen → ear → hub, read → probe, gate, pace → store.
+//
+// # The reader's session
+//
+//	connecting → probing → live ⇄ degraded
+//
+// A probe is a notification that the reader's session sends and the listener must hear. Before the first has come back
+// the session has no settings, no locks and reads nothing: behind a transaction pooler all of these would be somebody
+// else's, and without LISTEN in force a read proves nothing about what comes after it. After that it reads for as long as
+// it lasts. While the bus is degraded, because the listener is away, all topics are polled.
+//
+// # A bucket of jobs
+//
+//	notified ⇄ polled
+//
+// A bucket is the last byte of the job's id. The reader's session holds the shared advisory lock of a notified bucket,
+// and writers notify its changes. It releases the lock of a bucket that is over budget; the jobs of that are polled. So
+// are, for a moment, those of a bucket whose lock was taken just now: a transaction that has found no lock may not have
+// ended yet. It has a transaction id lower than the bucket's mark, an id that the reader takes after the lock. So a topic
+// is notified from the first read on whose snapshot has an xmin that is not below the mark.
+//
+// # The hub's protocol, in order
+//
+//	Want, Poll, Backstop or Resync     say which jobs are wanted
+//	locks of their buckets are taken
+//	Begin                              the jobs to read, with what was read last
+//	one statement
+//	Finish or Fail
+package bus

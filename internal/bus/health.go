@@ -1,0 +1,58 @@
+package bus
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/time/rate"
+
+	"jobprogress/internal/hub"
+)
+
+// health tells viewers and operators whether the bus hears the database. Each change is one line of the log, also from
+// one failure to another; the same failure is logged once a minute. It belongs to the reader.
+type health struct {
+	log     *slog.Logger
+	feed    hub.Feed
+	isLive  bool
+	trouble string // what was logged last of why not
+	again   rate.Sometimes
+}
+
+func newHealth(log *slog.Logger, feed hub.Feed) *health {
+	return &health{log: log, feed: feed, again: rate.Sometimes{Interval: time.Minute}}
+}
+
+func (h *health) live() {
+	if h.isLive {
+		return
+	}
+	h.isLive, h.trouble = true, ""
+	h.feed.SetLive()
+	h.log.Info("bus live", "channel", Channel)
+}
+
+func (h *health) degraded(err error) {
+	was, text := h.isLive, err.Error()
+	h.isLive = false
+	h.feed.SetDegraded(public(err))
+	switch {
+	case was:
+		h.log.Warn("bus degraded", "error", err)
+	case text != h.trouble:
+		h.log.Warn("bus not live", "error", err)
+	default:
+		h.again.Do(func() { h.log.Warn("bus not live", "error", err) })
+	}
+	h.trouble = text
+}
+
+// public is what everybody may know of an error: not the names of hosts and roles.
+func public(err error) string {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return "the database can't be reached"
+	}
+	return err.Error()
+}

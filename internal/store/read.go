@@ -1,0 +1,127 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"jobprogress/internal/job"
+)
+
+// Version is that of the SQL which this server works with. sql/install.sql has the same number.
+const Version = 2
+
+// Read is what one statement saw.
+type Read struct {
+	Jobs []job.Snapshot // one for each request, in no order
+	Seen string         // the pg_snapshot in which they were read
+	XMin uint64         // all transactions with lower ids had ended
+}
+
+// ReadJobs reads the rows of the jobs and their items in one statement. The session was made by Connect and Prepare.
+func ReadJobs(ctx context.Context, conn *pgx.Conn, requests []job.Request) (Read, error) {
+	ids, runs, seen := make([]string, len(requests)), make([]string, len(requests)), make([]string, len(requests))
+	for i, r := range requests {
+		ids[i], runs[i], seen[i] = string(r.ID), r.Run, r.Seen
+	}
+	rows, err := conn.Query(ctx, snapshotSQL, pgx.QueryExecModeCacheStatement, ids, runs, seen)
+	if err != nil {
+		return Read{}, fmt.Errorf("read jobs: %w", explain(err))
+	}
+	var read Read
+	if read.Jobs, read.Seen, err = collect(rows); err != nil {
+		return Read{}, err
+	}
+	xmin, _, _ := strings.Cut(read.Seen, ":")
+	if read.XMin, err = strconv.ParseUint(xmin, 10, 64); err != nil {
+		return Read{}, fmt.Errorf("read jobs: pg_snapshot %q: %w", read.Seen, err)
+	}
+	return read, nil
+}
+
+// MayBeOneRow reports whether a read of many jobs may have failed because of one of them.
+func MayBeOneRow(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "54", "P0", "XX": // bad data, too much of it, an error of somebody's function, a damaged page
+		return true
+	}
+	return timedOut(err)
+}
+
+// timedOut reports whether the database gave a statement up.
+func timedOut(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "57014"
+}
+
+// CheckInstalled reports what is wrong with what is installed: it is not there, not for this role, or of another version;
+// and with tryRow, that no row of the table can be read.
+func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) error {
+	var text string
+	if err := conn.QueryRow(ctx, `select jobprogress.attachment()::text`).Scan(&text); err != nil {
+		return fmt.Errorf("check what is installed: %w", explain(err))
+	}
+	var attachment struct{ Version int }
+	if err := json.Unmarshal([]byte(text), &attachment); err != nil {
+		return fmt.Errorf("check what is installed: %w", err)
+	}
+	switch installed := attachment.Version; {
+	case installed > Version:
+		return fmt.Errorf("this server is older than what is installed in the database (version %d, this server works with %d): upgrade the server", installed, Version)
+	case installed < Version:
+		return errOutdated
+	}
+	if !tryRow {
+		return nil
+	}
+	var id *string
+	if err := conn.QueryRow(ctx, `select jobprogress.any_job()`).Scan(&id); err != nil && !timedOut(err) {
+		return fmt.Errorf("check what is installed: %w", explain(err))
+	}
+	ids := []string{} // an empty table, or one that is slow to scan: at least the statement is tried
+	if id != nil {
+		ids = append(ids, *id)
+	}
+	rows, err := conn.Query(ctx, snapshotSQL, ids, nil, nil)
+	if err != nil {
+		return fmt.Errorf("check what is installed: %w", explain(err))
+	}
+	_, _, err = collect(rows)
+	return err
+}
+
+var errOutdated = fmt.Errorf("what is installed in the database is older than this server, which works with version %d: run jobprogress install on this database", Version)
+
+// Notify sends a notification, and returns how full the database's queue of notifications is, 0 to 1: at 1, transactions
+// that notify fail. It also returns how long that took, commit included.
+func Notify(ctx context.Context, conn *pgx.Conn, channel, payload string) (queueUsage float64, took time.Duration, err error) {
+	start := time.Now()
+	row := conn.QueryRow(ctx, `select pg_notification_queue_usage() from pg_notify($1, $2)`, channel, payload)
+	if err := row.Scan(&queueUsage); err != nil {
+		return 0, 0, fmt.Errorf("notify %q: %w", channel, err)
+	}
+	return queueUsage, time.Since(start), nil
+}
+
+// Sweep deletes items that no viewer will see any more, if no other server does so, and returns how many rows that were.
+// The session keeps the right to sweep until it ends.
+func Sweep(ctx context.Context, conn *pgx.Conn) (mine bool, deleted int64, err error) {
+	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1, $2)`, LockClass, sweepLock).Scan(&mine); err != nil || !mine {
+		return false, 0, err
+	}
+	if err := conn.QueryRow(ctx, `select jobprogress.sweep()`).Scan(&deleted); err != nil {
+		return true, 0, fmt.Errorf("sweep items: %w", explain(err))
+	}
+	return true, deleted, nil
+}
