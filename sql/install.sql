@@ -1,4 +1,4 @@
--- Attaches jobprogress to a job table. One transaction; can be run again at any time, also to move to another table.
+-- Attaches jobprogress to a job table. One transaction (and one that cleans up); can be run again at any time, also to move to another table.
 --
 --   psql -v ON_ERROR_STOP=1 -f install.sql
 --
@@ -47,58 +47,36 @@ begin
   end if;
 end $$;
 
--- Version 1 had triggers that read a table of ours. To drop it takes a lock that they hold for as long as their
--- transactions. So both tables are locked first, and neither is kept while the other is waited for.
-do $$
-declare
-  attached regclass;
-begin
-  if to_regclass('jobprogress.secret') is null then
-    return;
-  end if;
-  for attempt in 1..50 loop
-    begin
-      for attached in
-        select distinct tgrelid::regclass from pg_trigger
-        where tgfoid = to_regproc('jobprogress.notify_job') and tgparentid = 0
-      loop
-        execute format('lock table %s in share row exclusive mode', attached);
-      end loop;
-      lock table jobprogress.secret in access exclusive mode nowait;
-      drop table jobprogress.secret;
-      return;
-    exception when lock_not_available then
-      if attempt = 50 then
-        raise exception 'jobprogress: writers are too busy for an upgrade'
-          using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again in a quieter moment.';
-      end if;
-    end;
-    perform pg_sleep(random() * 0.05);
-  end loop;
-end $$;
-
 drop function if exists jobprogress.seal(text);
 drop function if exists jobprogress.unwatched(uuid);
 drop function if exists jobprogress.counts(jsonb);
 
 -- What workers say of items. It is append-only: to update a row would have workers wait for one another. The newest row
 -- of an item counts. Unlogged: its rows are not worth a flush, and no replica or publication gets them.
-create unlogged table if not exists jobprogress.item_log (
-  job    text collate "C" not null,
-  run    text, -- of the job at that time; null: unknown, or not started
-  item   text not null,
-  kind   text not null,
-  status text not null,
-  label  text,
-  index  bigint,
-  count  bigint,
-  total  bigint,
-  seq    bigint not null generated always as identity,
-  xid    xid8 not null,
-  at     timestamptz not null default now()
-);
-
-create index if not exists item_log_job_xid on jobprogress.item_log (job, xid);
+--
+-- Made only if it is missing: "create index if not exists" would lock it all the same, and deadlock with writers that
+-- have written a job and now tell of an item.
+do $$
+begin
+  if to_regclass('jobprogress.item_log') is not null then
+    return;
+  end if;
+  create unlogged table jobprogress.item_log (
+    job    text collate "C" not null,
+    run    text, -- of the job at that time; null: unknown, or not started
+    item   text not null,
+    kind   text not null,
+    status text not null,
+    label  text,
+    index  bigint,
+    count  bigint,
+    total  bigint,
+    seq    bigint not null generated always as identity,
+    xid    xid8 not null,
+    at     timestamptz not null default now()
+  );
+  create index item_log_job_xid on jobprogress.item_log (job, xid);
+end $$;
 
 comment on table jobprogress.item_log is
   'What jobprogress.item was told, for as long as a server may show it. Servers delete what is out of date.';
@@ -559,9 +537,14 @@ begin
     execute format('grant usage on schema jobprogress to %s', attached.grantee);
     execute format('grant select on jobprogress.item_log, jobprogress.item_log_seq_seq to %s', attached.grantee);
   end loop;
-  if (select relrowsecurity from pg_class where oid = job_table) then
-    alter table jobprogress.item_log enable row level security;
-  end if;
+  perform set_config('lock_timeout', '500ms', true); -- less than a deadlock takes to be found
+  for attached in -- only if it changes, for it locks the table
+    select case when a.relrowsecurity then 'enable' else 'disable' end as what
+    from pg_class as a, pg_class as b
+    where a.oid = job_table and b.oid = 'jobprogress.item_log'::regclass and a.relrowsecurity <> b.relrowsecurity
+  loop
+    execute format('alter table jobprogress.item_log %s row level security', attached.what);
+  end loop;
 end $install$;
 
 comment on function jobprogress.attachment() is 'What is attached, and the version of what is installed here.';
@@ -635,4 +618,12 @@ begin
   end if;
 end $install$;
 
+commit;
+
+-- What triggers and functions of version 1 read. They do so no more, and a transaction of theirs that is under way waits
+-- for nothing of ours: so this waits for it, which above would be a deadlock.
+begin;
+set local lock_timeout = '5s';
+set local client_min_messages = warning;
+drop table if exists jobprogress.secret;
 commit;

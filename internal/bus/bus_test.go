@@ -46,23 +46,10 @@ func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
 	}
 }
 
-// all are all buckets.
-var all = job.Buckets{}.Complement()
-
-// watchAll has every change notified, as a server whose viewers watch all jobs does.
-func watchAll(t *testing.T, conn *pgx.Conn) {
-	t.Helper()
-	everything := store.Locks{Rows: all, Items: all}
-	if held, err := store.TryLocks(t.Context(), conn, everything); err != nil || held != everything {
-		t.Fatalf("%d and %d locks held, %v", held.Rows.Len(), held.Items.Len(), err)
-	}
-}
-
 // running is a bus that runs for as long as the test.
 type running struct {
 	t        *testing.T
 	hub      *hub.Hub
-	bus      *bus.Bus
 	registry *prometheus.Registry
 	admin    *pgx.Conn
 	log      lines
@@ -86,33 +73,25 @@ func (l lines) Write(p []byte) (int, error) {
 
 func startWith(t *testing.T, url string, change func(*bus.Config)) *running {
 	t.Helper()
-	rows, err := store.Open(url, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &running{t: t, registry: prometheus.NewRegistry(), admin: connect(t, url), log: make(lines, 100)}
 	r.hub = hub.New(r.registry)
 	config := bus.Config{
-		ListenURL:        url,
-		Store:            rows,
+		URL:              url,
 		Hub:              r.hub,
 		BackstopInterval: time.Hour,
 		Log:              slog.New(slog.NewTextHandler(r.log, nil)),
 		Registry:         r.registry,
 	}
 	change(&config)
-	b := bus.New(config)
-	r.bus = b
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b.Run(ctx)
+		bus.New(config).Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		rows.Close()
 	})
 	return r
 }
@@ -122,14 +101,14 @@ func (r *running) live(want bool) {
 	r.t.Helper()
 	timeout := time.After(deadline)
 	for {
-		live, changed := r.hub.Live()
-		if live == want {
+		status, changed := r.hub.Status()
+		if status.Live == want {
 			return
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			r.t.Fatalf("the bus is not live: %v in time", want)
+			r.t.Fatalf("the bus is not live: %v in time, but %+v", want, status)
 		}
 	}
 }
@@ -141,9 +120,9 @@ func (r *running) insert() job.ID {
 	return job.ID(id)
 }
 
-func (r *running) watch(id job.ID) *hub.Watcher {
+func (r *running) watch(id job.ID) *hub.Subscriber {
 	r.t.Helper()
-	w, err := r.hub.Watch(r.t.Context(), id)
+	w, err := r.hub.Subscribe(r.t.Context(), id)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -151,33 +130,71 @@ func (r *running) watch(id job.ID) *hub.Watcher {
 	return w
 }
 
-// sees waits until the viewer is told something that contains want.
-func (r *running) sees(w *hub.Watcher, want string) {
+// sees waits until the viewer is sent something that contains want.
+func (r *running) sees(w *hub.Subscriber, want string) {
 	r.t.Helper()
-	if !tells(w, want, deadline) {
-		r.t.Fatalf("the viewer is not told %s in time", want)
+	if !sent(w, want, deadline) {
+		r.t.Fatalf("the viewer is not sent %s in time", want)
 	}
 }
 
 // counts waits until a counter has the value.
 func (r *running) counts(text string) {
 	r.t.Helper()
-	name := text[:strings.IndexAny(text, "{ ")]
-	for end := time.Now().Add(deadline); ; time.Sleep(5 * time.Millisecond) {
-		all, err := testutil.GatherAndFormat(r.registry, expfmt.TypeTextPlain, name)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if strings.Contains(string(all), text+"\n") {
-			return
-		}
+	for end := time.Now().Add(deadline); !r.has(text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
+			all, _ := testutil.GatherAndFormat(r.registry, expfmt.TypeTextPlain, text[:strings.IndexAny(text, "{ ")])
 			r.t.Fatalf("no %s in\n%s", text, all)
 		}
 	}
 }
 
-func TestWhatCommitsIsTold(t *testing.T) {
+// sent waits until the viewer is sent something that contains want, and reports whether it was.
+func sent(w *hub.Subscriber, want string, within time.Duration) bool {
+	timeout := time.After(within)
+	for {
+		b := w.Changes(hub.Cursor{})
+		for _, f := range b.Frames {
+			if strings.Contains(string(f.Data), want) {
+				return true
+			}
+		}
+		select {
+		case <-b.Changed:
+		case <-timeout:
+			return false
+		}
+	}
+}
+
+// terminate ends the sessions of a name.
+func (r *running) terminate(name string) {
+	r.t.Helper()
+	exec(r.t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1`, name)
+}
+
+// has reports whether a counter has the value.
+func (r *running) has(text string) bool {
+	r.t.Helper()
+	all, err := testutil.GatherAndFormat(r.registry, expfmt.TypeTextPlain, text[:strings.IndexAny(text, "{ ")])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return strings.Contains(string(all), text+"\n")
+}
+
+// locks is how many advisory locks of ours are held in the database.
+func (r *running) locks() (n int) {
+	r.t.Helper()
+	err := r.admin.QueryRow(r.t.Context(), `select count(*) from pg_locks where locktype = 'advisory' and granted
+		and classid::int = $1 and database = (select oid from pg_database where datname = current_database())`, store.LockClass).Scan(&n)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}
+
+func TestWhatCommitsIsSent(t *testing.T) {
 	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
@@ -191,7 +208,7 @@ func TestWhatCommitsIsTold(t *testing.T) {
 	r.sees(w, `"completed"`)
 }
 
-func TestDeletedRowIsTold(t *testing.T) {
+func TestDeletedRowIsSent(t *testing.T) {
 	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
@@ -200,16 +217,52 @@ func TestDeletedRowIsTold(t *testing.T) {
 	r.sees(w, "job no longer exists")
 }
 
-func TestProgressTooLargeForANoticeIsRead(t *testing.T) {
+// A second server, one that starts later and a page opened in the middle of a job all show the same items.
+func TestItemsAreTheSameOnEveryServer(t *testing.T) {
 	t.Parallel()
-	r := start(t, pgtest.New(t), time.Hour)
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
 	r.live(true)
-	w := r.watch(r.insert())
-	exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', 8, 'failed', repeat('x', 10000))`)
-	r.sees(w, `"done":8`)
+	second := start(t, url, time.Hour)
+	second.live(true)
+	id := r.insert()
+	first, other := r.watch(id), second.watch(id)
+	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued', 'Björk')`, id)
+	exec(t, r.admin, `select jobprogress.item($1, 's2', 'song', 'queued')`, id)
+	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded', 'Björk')`, id)
+	restarted := start(t, url, time.Hour)
+	restarted.live(true)
+	for name, w := range map[string]*hub.Subscriber{"first": first, "second": other, "late": second.watch(id), "restarted": restarted.watch(id)} {
+		if !sent(w, `"itemId":"s1","itemKind":"song","status":"succeeded","label":"Björk"`, deadline) || !sent(w, `"s2"`, deadline) {
+			t.Errorf("the %s viewer misses an item", name)
+		}
+	}
 }
 
-func TestNoticesOfAnybodyAreCountedAndIgnored(t *testing.T) {
+// The last item that was told of counts, whichever transaction commits last.
+func TestItemsOfTransactionsThatCommitInAnotherOrder(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	r := start(t, url, time.Hour)
+	r.live(true)
+	id := r.insert()
+	w := r.watch(id)
+	early := connect(t, url)
+	exec(t, early, `begin`)
+	exec(t, early, `select jobprogress.item($1, 's1', 'song', 'in_progress')`, id)
+	exec(t, early, `select jobprogress.item($1, 'marker', 'song', 'queued')`, id)
+	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded')`, id)
+	r.sees(w, `"succeeded"`)
+	exec(t, early, `commit`)
+	r.sees(w, `"marker"`)
+	for _, f := range w.Changes(hub.Cursor{}).Frames {
+		if strings.Contains(string(f.Data), `"s1"`) && !strings.Contains(string(f.Data), `"succeeded"`) {
+			t.Errorf("the viewer was taken back to %s", f.Data)
+		}
+	}
+}
+
+func TestNotificationsOfAnybodyAreHarmless(t *testing.T) {
 	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
@@ -218,131 +271,81 @@ func TestNoticesOfAnybodyAreCountedAndIgnored(t *testing.T) {
 	exec(t, r.admin, `notify jobprogress, 'garbage'`)
 	exec(t, r.admin, `notify jobprogress`)
 	exec(t, r.admin, `select pg_notify('jobprogress', repeat('x', 7999))`)
-	exec(t, r.admin, `select pg_notify('jobprogress', '{"kind":"row","job":"`+uuid.NewString()+`"}')`)
-	exec(t, r.admin, `select pg_notify('jobprogress', '{"kind":"probe","probe":"forged"}')`)
+	exec(t, r.admin, `select pg_notify('jobprogress', '`+uuid.NewString()+`')`)
+	exec(t, r.admin, `select pg_notify('jobprogress', '`+string(id)+`')`)
+	exec(t, r.admin, `notify jobprogress, 'probe forged'`)
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
-	r.counts(`jobprogress_notices_ignored_total{reason="malformed"} 3`)
-	r.counts(`jobprogress_notices_ignored_total{reason="unwatched"} 1`)
+	r.counts(`jobprogress_notifications_total{of="malformed"} 3`)
+	r.counts(`jobprogress_notifications_total{of="unwatched"} 1`)
 	r.live(true)
 }
 
-func TestListenerTerminated(t *testing.T) {
+// Whichever of the two sessions dies, what was changed meanwhile is read.
+func TestSessionTerminated(t *testing.T) {
 	t.Parallel()
-	url := pgtest.New(t)
-	r := start(t, url, time.Hour)
-	r.live(true)
-	w := r.watch(r.insert())
-	for done := range 5 {
-		exec(t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
-		// Notified to nobody, or to a listener that has not read the row yet.
-		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
-		r.sees(w, `"done":`+string(rune('1'+done)))
-		r.counts(fmt.Sprint("jobprogress_bus_reconnects_total ", done+1))
-		r.live(true)
+	for _, session := range []string{"listen", "read"} {
+		t.Run(session, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, pgtest.New(t), time.Hour)
+			r.live(true)
+			id := r.insert()
+			w := r.watch(id)
+			for done := range 5 {
+				r.terminate("jobprogress " + session)
+				// Notified to nobody, or while nobody holds the lock.
+				exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
+				exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, id, fmt.Sprint("s", done))
+				r.sees(w, fmt.Sprint(`"done":`, done+1))
+				r.counts(fmt.Sprintf(`jobprogress_bus_reconnects_total{session=%q} %d`, session, done+1))
+				r.live(true)
+			}
+		})
 	}
 }
 
-// Transactions that update a job three times commit only even states. Big notices of other jobs split what is sent.
-func TestViewerSeesNoStateThatIsOvertakenInItsTransaction(t *testing.T) {
+// An application's own trigger, or a function in RETURNING, writes the row again before our trigger fires for the first
+// time. What commits is shown, and nothing else.
+func TestViewersSeeWhatCommitsWhateverTheApplicationsTriggersDo(t *testing.T) {
 	t.Parallel()
-	url := pgtest.New(t)
-	r := start(t, url, time.Hour)
-	r.live(true)
-	id := r.insert()
-	w := r.watch(id)
-	other := connect(t, url)
-	noise := r.insert()
-	writing := make(chan error, 1)
-	go func() {
-		var err error
-		for i := 1; i <= 1500 && err == nil; i++ {
-			_, err = other.Exec(t.Context(), fmt.Sprintf(`
-				begin;
-				update job set error = repeat('%[3]d', 950) where id = '%[2]s';
-				update job set progress = '{"total": 100000, "done": %[1]d1}' where id = '%[4]s';
-				update job set error = repeat('%[3]d ', 475) where id = '%[2]s';
-				update job set progress = '{"total": 100000, "done": %[1]d3}' where id = '%[4]s';
-				update job set progress = '{"total": 100000, "done": %[1]d2}' where id = '%[4]s';
-				commit`, i, noise, i%10, id))
-		}
-		if err == nil {
-			_, err = other.Exec(t.Context(), `update job set status = 'completed' where id = $1`, id)
-		}
-		writing <- err
-	}()
-	seen := 0
-	for b := w.Changes(hub.Cursor{}); b.End == hub.Open; b = w.Changes(b.Cursor) {
-		for _, f := range b.Frames {
-			var done int
-			if n, _ := fmt.Sscanf(string(f.Data), `data: {"type":"progress","done":%d`, &done); n == 1 {
-				seen++
-				if done%2 != 0 {
-					t.Errorf("the viewer saw %d, which was never committed", done)
+	for name, c := range map[string]struct{ define, run, want string }{
+		"trigger that sorts before ours": {
+			`create function retry() returns trigger language plpgsql as $$ begin
+				update job set status = 'pending', progress = '{"total": 9, "done": 1}' where id = new.id; return null; end $$;
+			create trigger auto_retry after update on job for each row when (new.status = 'failed') execute function retry()`,
+			`update job set status = 'failed' where id = $1`, `"pending"`,
+		},
+		"function in returning": {
+			`create function finish(job_id uuid) returns int language sql volatile as $$
+				update job set status = 'completed' where id = job_id returning 1 $$`,
+			`update job set progress = '{"total": 9, "done": 9}' where id = $1 returning finish(id)`, `"completed"`,
+		},
+		"trigger of one row that updates another": {
+			`create function cascade() returns trigger language plpgsql as $$ begin
+				update job set progress = '{"total": 9, "done": 7}' where id <> new.id; return null; end $$;
+			create trigger a_cascade after update on job for each row when (new.progress is null) execute function cascade()`,
+			`update job set progress = case id when $1 then '{"total": 9, "done": 3}'::jsonb end`, `"done":7`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, pgtest.New(t), time.Hour)
+			r.live(true)
+			id := r.insert()
+			if name == "trigger of one row that updates another" {
+				r.insert()
+			}
+			exec(t, r.admin, c.define)
+			w := r.watch(id)
+			exec(t, r.admin, c.run, id)
+			r.sees(w, c.want)
+			for _, f := range w.Changes(hub.Cursor{}).Frames {
+				if strings.Contains(string(f.Data), `"failed"`) && strings.Contains(string(f.Data), "status") {
+					t.Errorf("the viewer is sent %s, which never committed", f.Data)
 				}
 			}
-		}
-		select {
-		case <-b.Changed:
-		case err := <-writing:
-			if err != nil {
-				t.Fatal(err)
-			}
-			writing = nil // all is written, and not yet all seen
-		case <-time.After(deadline):
-			t.Fatal("the viewer is told nothing more")
-		}
+		})
 	}
-	if writing != nil {
-		if err := <-writing; err != nil {
-			t.Error(err)
-		}
-	}
-	t.Logf("%d of 1500 states seen", seen)
-}
-
-func TestViewerSeesNoStateOfARowThatItsTransactionDeletes(t *testing.T) {
-	t.Parallel()
-	r := start(t, pgtest.New(t), time.Hour)
-	r.live(true)
-	w := r.watch(r.insert())
-	exec(t, r.admin, `begin; update job set status = 'failed', error = 'uncommitted'; delete from job; commit`)
-	r.sees(w, "job no longer exists")
-	for _, f := range w.Changes(hub.Cursor{}).Frames {
-		if strings.Contains(string(f.Data), "uncommitted") || strings.Contains(string(f.Data), "failed") && strings.Contains(string(f.Data), "status") {
-			t.Errorf("the viewer is told %s", f.Data)
-		}
-	}
-}
-
-// The session lives, but the answer that tells a transaction's end does not come.
-func TestAnswerThatFailsIsFollowedByANewListen(t *testing.T) {
-	t.Parallel()
-	r := start(t, pgtest.New(t), time.Hour)
-	r.live(true)
-	w := r.watch(r.insert())
-	other := connect(t, r.admin.Config().ConnString())
-	stop := make(chan struct{})
-	cancelling := make(chan struct{})
-	go func() {
-		defer close(cancelling)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				other.Exec(t.Context(), `select pg_cancel_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
-			}
-		}
-	}()
-	for i := range 200 {
-		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 1000, 'done', $1::int)`, i)
-	}
-	close(stop)
-	<-cancelling
-	exec(t, r.admin, `update job set progress = '{"total": 1000, "done": 777}'`)
-	r.sees(w, `"done":777`)
-	r.live(true)
 }
 
 // Each server hears the probes of all, and must not take them for its own.
@@ -353,23 +356,46 @@ func TestTwoServersProbeAndBothStayLive(t *testing.T) {
 	one.live(true)
 	two.live(true)
 	for range 500 {
-		exec(t, one.admin, `notify jobprogress, '{"kind":"probe","probe":"another server''s"}'`)
+		exec(t, one.admin, `notify jobprogress, 'probe another server''s'`)
 	}
 	time.Sleep(2 * 5 * time.Second) // two rounds of probes
-	one.counts("jobprogress_bus_reconnects_total 0")
-	two.counts("jobprogress_bus_reconnects_total 0")
+	for _, r := range []*running{one, two} {
+		r.live(true)
+		r.counts(`jobprogress_bus_reconnects_total{session="listen"} 0`)
+		r.counts(`jobprogress_bus_reconnects_total{session="read"} 0`)
+	}
 }
 
-func TestAllNoticesLost(t *testing.T) {
+// What nobody notifies is found, counted and named in the log.
+func TestChangesThatNobodyNotifies(t *testing.T) {
 	t.Parallel()
-	r := start(t, pgtest.New(t), 200*time.Millisecond)
-	r.live(true)
-	w := r.watch(r.insert())
-	exec(t, r.admin, `alter table job disable trigger user`)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
-	r.sees(w, `"done":4`)
-	exec(t, r.admin, `truncate job`)
-	r.sees(w, "job no longer exists")
+	for name, silence := range map[string]string{
+		"trigger disabled":         `alter table job disable trigger user`,
+		"session_replication_role": `set session_replication_role = replica`,
+		"notify off":               `set jobprogress.notify = off`,
+		"table swapped":            `create table job_new (like job including all); insert into job_new select * from job; alter table job rename to job_old; alter table job_new rename to job`,
+		"child that inherits":      `create table child () inherits (job); insert into child select * from job; delete from only job`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, pgtest.New(t), 500*time.Millisecond)
+			r.live(true)
+			id := r.insert()
+			w := r.watch(id)
+			r.counts(`jobprogress_buckets{state="notified"} 1`)
+			exec(t, r.admin, silence)
+			for done, counted := 1, false; !counted; done++ { // the first may be read before the topic counts as notified
+				exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, id, done)
+				r.sees(w, fmt.Sprint(`"done":`, done))
+				time.Sleep(time.Second) // two backstops
+				counted = !r.has(`jobprogress_unnotified_changes_total 0`)
+				if done > 20 {
+					t.Fatal("the changes are not counted")
+				}
+			}
+			r.says("changes are not being notified", "trigger", "swapped", "session_replication_role", "jobprogress.notify")
+		})
+	}
 }
 
 func TestNotInstalled(t *testing.T) {
@@ -380,7 +406,8 @@ func TestNotInstalled(t *testing.T) {
 	}
 	r := start(t, url, time.Hour)
 	id := r.insert()
-	_, err := r.hub.Watch(t.Context(), id)
+	r.says("Run jobprogress install")
+	_, err := r.hub.Subscribe(t.Context(), id)
 	if err == nil || !strings.Contains(err.Error(), "Run jobprogress install") {
 		t.Errorf("error %v does not say what to do", err)
 	}
@@ -390,4 +417,50 @@ func TestNotInstalled(t *testing.T) {
 	}
 	r.live(true)
 	r.sees(r.watch(id), "running")
+}
+
+func TestOtherVersionsOfTheSQLAreNamed(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]string{"1": "run jobprogress install", "3": "upgrade the server"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.New(t)
+			exec(t, connect(t, url), `create or replace function jobprogress.attachment() returns jsonb language sql as 'select jsonb_build_object(''version'', `+version+`)'`)
+			r := start(t, url, time.Hour)
+			r.says("version", want)
+			if status, _ := r.hub.Status(); status.Live || !strings.Contains(status.Reason, want) {
+				t.Errorf("status %+v", status)
+			}
+			exec(t, r.admin, `update job set status = 'running'`) // and breaks no writer
+			if held := r.locks(); held != 0 {
+				t.Errorf("it holds %d locks", held)
+			}
+		})
+	}
+}
+
+// One row that can't be read costs its own viewers, and nobody else.
+func TestRowThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	exec(t, r.admin, `create type odd as enum ('fine'); create function odd_to_jsonb(odd) returns jsonb language plpgsql strict as 'begin raise exception ''cannot be read'' using errcode = ''22000''; end';
+		create cast (odd as jsonb) with function odd_to_jsonb(odd);
+		alter table job alter progress drop default, alter progress type odd using null`)
+	var watched []*hub.Subscriber
+	for range 20 {
+		id := uuid.NewString()
+		exec(t, r.admin, `insert into job (id, account_id, type, status) values ($1, $2, 'matching', 'running')`, id, ada)
+		watched = append(watched, r.watch(job.ID(id)))
+	}
+	bad := uuid.NewString()
+	exec(t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', 'fine')`, bad, ada)
+	if _, err := r.hub.Subscribe(t.Context(), job.ID(bad)); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("the row is read: %v", err)
+	}
+	exec(t, r.admin, `update job set error = 'slow'`)
+	for _, w := range watched {
+		r.sees(w, `"slow"`)
+	}
+	r.live(true)
 }

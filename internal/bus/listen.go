@@ -21,12 +21,13 @@ import (
 // listener passes on which jobs were named. It is the handler of pgxlisten's Listener, whose session does nothing but
 // listen.
 type listener struct {
-	config  Config
-	ear     *ear
-	metrics metrics
-	backoff *backoff.ExponentialBackOff
-	tried   bool           // to connect
-	garbage rate.Sometimes // lines of the log that could be many
+	config   Config
+	ear      *ear
+	metrics  metrics
+	backoff  *backoff.ExponentialBackOff
+	tried    bool           // to connect
+	garbage  rate.Sometimes // lines of the log that could be many
+	prepared bool           // the present session
 
 	mu      sync.Mutex
 	session net.Conn // the present one, or nil
@@ -52,7 +53,7 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 			return nil, ctx.Err()
 		}
 	}
-	l.tried = true
+	l.tried, l.prepared = true, false
 	conn, err := store.Connect(ctx, l.config.URL, "jobprogress listen")
 	if err != nil {
 		return nil, err
@@ -78,8 +79,15 @@ func (l *listener) HandleBacklog(context.Context, string, *pgx.Conn) error {
 	return nil
 }
 
-// HandleNotification never blocks. Anybody may notify, so a notification is worth no more than a look at the row.
-func (l *listener) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
+// HandleNotification never waits for a viewer. Anybody may notify, so a notification is worth no more than a look at the
+// row.
+func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
+	if !l.prepared { // it hears, so it is a direct session, or one in session mode
+		l.prepared = true
+		if err := store.Prepare(ctx, conn); err != nil {
+			l.config.Log.Warn("the listening session keeps its own timeouts", "error", err)
+		}
+	}
 	if probe, ok := strings.CutPrefix(n.Payload, probePrefix); ok {
 		l.backoff.Reset() // the session hears
 		l.ear.echoed(probe)

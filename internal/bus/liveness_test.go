@@ -2,10 +2,13 @@ package bus_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +17,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"jobprogress/internal/bus"
-	"jobprogress/internal/hub"
 	"jobprogress/internal/pgtest"
 	"jobprogress/internal/store"
 )
@@ -39,29 +41,82 @@ func (r *running) says(texts ...string) {
 	}
 }
 
-func TestTransactionPoolerIsNamedAtTheStart(t *testing.T) {
+// Behind a transaction pooler, what we set or lock would be somebody else's.
+func TestTransactionPoolerIsNamedAndLeftAsItWas(t *testing.T) {
 	t.Parallel()
-	for name, settings := range map[string]string{
-		"that refuses settings": "",
-		"that ignores settings": "ignore_startup_parameters = tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, idle_session_timeout",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			direct := pgtest.New(t)
-			pooled := pgtest.Pooler(t, direct, settings)
-			r := startWith(t, pooled, func(c *bus.Config) {})
-			r.says("LISTEN_DATABASE_URL", "pooler")
-			if live, _ := r.hub.Live(); live {
-				t.Error("the bus believes that it hears")
-			}
-			// What to do about it, as the message says.
-			mended := startWith(t, pooled, func(c *bus.Config) { c.ListenURL = direct })
-			mended.live(true)
-			w := mended.watch(mended.insert())
-			exec(t, mended.admin, `update job set progress = '{"total": 9, "done": 4}'`)
-			mended.sees(w, `"done":4`)
-		})
+	direct := pgtest.New(t)
+	pooled := pgtest.Pooler(t, direct, "transaction", "default_pool_size = 2")
+	r := startWith(t, pooled, func(*bus.Config) {})
+	r.says("LISTEN_DATABASE_URL", "pooler")
+	if status, _ := r.hub.Status(); status.Live {
+		t.Error("the bus believes that it hears")
 	}
+	admin := connect(t, direct)
+	r.admin.Close(t.Context())
+	r.admin = admin
+	if n := r.locks(); n != 0 {
+		t.Errorf("%d locks are held in somebody's session", n)
+	}
+	config, err := pgx.ParseConfig(pooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for range 10 {
+		var timeout string
+		if err := conn.QueryRow(t.Context(), `show statement_timeout`).Scan(&timeout); err != nil || timeout != "0" {
+			t.Errorf("statement_timeout is %q in somebody's session, %v", timeout, err)
+		}
+	}
+}
+
+func TestSessionPoolerWorks(t *testing.T) {
+	t.Parallel()
+	pooled := pgtest.Pooler(t, pgtest.New(t), "session", "")
+	r := start(t, pooled, time.Hour)
+	r.live(true)
+	id := r.insert()
+	w := r.watch(id)
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
+	r.sees(w, `"done":4`)
+	r.sees(w, `"s1"`)
+}
+
+// One name leads to two servers, and each session to another one.
+func TestSessionsOnDifferentServers(t *testing.T) {
+	t.Parallel()
+	one := pgtest.New(t)
+	_, two := pgtest.Own(t)
+	var both atomic.Bool
+	both.Store(true)
+	u, err := url.Parse(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	admin := connect(t, two)
+	exec(t, admin, `create database `+strings.TrimPrefix(u.Path, "/"))
+	exec(t, admin, `alter role postgres password '`+password+`'`)
+	u.Host = balance(t, func(n int) string {
+		if both.Load() && n%2 == 1 {
+			return pgtest.Host(two)
+		}
+		return pgtest.Host(one)
+	})
+
+	r := startWith(t, one, func(c *bus.Config) { c.URL = u.String() })
+	r.says("did not come back")
+	both.Store(false)
+	r.live(true)
+	w := r.watch(r.insert())
+	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	r.sees(w, `"done":4`)
 }
 
 func TestDemotedPrimaryIsNamedAndLeft(t *testing.T) {
@@ -123,7 +178,7 @@ func TestHalfOpenConnectionIsFoundAndReplaced(t *testing.T) {
 	}
 	both.Host = link.Addr + "," + both.Host
 
-	r := startWith(t, direct, func(c *bus.Config) { c.ListenURL = pgtest.With(both.String(), "connect_timeout", "1") })
+	r := startWith(t, direct, func(c *bus.Config) { c.URL = pgtest.With(both.String(), "connect_timeout", "1") })
 	r.live(true)
 	w := r.watch(r.insert())
 	if err := link.Blackhole(); err != nil {
@@ -131,7 +186,7 @@ func TestHalfOpenConnectionIsFoundAndReplaced(t *testing.T) {
 	}
 	start := time.Now()
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
-	r.says("did not come back")
+	r.live(false) // the probe does not come back, or can't be sent
 	found := time.Since(start)
 	r.sees(w, `"done":4`)
 	r.live(true)
@@ -162,32 +217,35 @@ func TestStuckHandlerIsFound(t *testing.T) {
 	r.sees(w, `"done":4`)
 }
 
-// stuckLog does not return from the line about an ignored notice until it is released.
+// stuckLog does not return from the line about an ignored notification until it is released.
 type stuckLog struct {
 	slog.Handler
 	stuck, release chan struct{}
 }
 
 func (l stuckLog) Handle(ctx context.Context, record slog.Record) error {
-	if record.Message == "malformed notice ignored" {
+	if record.Message == "malformed notification ignored" {
 		close(l.stuck)
 		<-l.release
 	}
 	return l.Handler.Handle(ctx, record)
 }
 
-func TestSessionThatListensIsGivenUpWhenItsPeerIsGone(t *testing.T) {
+func TestSessionsAreGivenUpWhenTheirPeerIsGone(t *testing.T) {
 	t.Parallel()
-	conn, err := store.Connect(t.Context(), pgtest.New(t))
+	conn, err := store.Connect(t.Context(), pgtest.New(t), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
+	if err := store.Prepare(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{
 		"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "20000", "idle_session_timeout": "0",
 	} {
 		var got string
-		if err := conn.QueryRow(t.Context(), `show `+name).Scan(&got); err != nil || got != want {
+		if err := conn.QueryRow(t.Context(), `select setting from pg_settings where name = $1`, name).Scan(&got); err != nil || got != want {
 			t.Errorf("%s: %s, %v, want %s", name, got, err, want)
 		}
 	}
@@ -198,7 +256,7 @@ func TestListenerThatDoesNotReadIsGivenUpByTheServer(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	sooner := pgtest.With(url, "tcp_user_timeout", "1000")
-	listener, err := store.Connect(t.Context(), sooner)
+	listener, err := store.Connect(t.Context(), sooner, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,50 +303,37 @@ func TestQueueThatFillsIsSeen(t *testing.T) {
 	}
 }
 
-func TestForgedNoticesAreNotBelieved(t *testing.T) {
-	t.Parallel()
-	url := pgtest.New(t)
-	r := start(t, url, time.Hour)
-	r.live(true)
-	id := r.insert()
-	w := r.watch(id)
-	forger := connect(t, url)
-	exec(t, forger, `listen jobprogress`)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 1}'`)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
-	r.sees(w, `"s1"`)
-	r.counts(`jobprogress_notices_ignored_total{reason="unsealed"} 0`) // else these, too, are only hints
-	var genuine []string
-	for len(genuine) < 2 {
-		n, err := forger.WaitForNotification(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(n.Payload, "probe") {
-			genuine = append(genuine, n.Payload)
-		}
+// balance is the address of a load balancer that leads connection n where to says, for as long as the test.
+func balance(t *testing.T, to func(n int) string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 2}'`)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded')`, id)
-	r.sees(w, `"done":2`)
-	r.sees(w, `"succeeded"}`)
-
-	seen := w.Changes(hub.Cursor{}).Cursor
-	forged := append(genuine, // heard, and sent again
-		strings.Replace(genuine[0], `"done":1`, `"done":7`, 1),
-		`{"kind":"state","job":"`+string(id)+`","xid":"18446744073709551615","account":"`+ada+`","status":"completed"}`,
-		`{"kind":"item","job":"`+string(id)+`","item":{"itemId":"s2","itemKind":"song","status":"failed"}}`,
-		`{"seal":"","kind":"item","job":"`+string(id)+`","item":{"itemId":"s3","itemKind":"song","status":"failed"}}`,
-	)
-	for _, payload := range forged {
-		exec(t, forger, `select pg_notify('jobprogress', $1)`, payload)
-	}
-	r.counts(`jobprogress_notices_ignored_total{reason="unsealed"} 6`)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 3}'`)
-	r.sees(w, `"done":3`)
-	for _, f := range w.Changes(seen).Frames {
-		if !strings.Contains(string(f.Data), `"done":3`) {
-			t.Errorf("the viewer is told %s", f.Data)
+	var copying sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		copying.Wait()
+	})
+	copying.Go(func() {
+		for n := 0; ; n++ {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to(n))
+			if err != nil {
+				client.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+				copying.Go(func() {
+					io.Copy(way[0], way[1])
+					client.Close()
+					server.Close()
+				})
+			}
 		}
-	}
+	})
+	return l.Addr().String()
 }

@@ -183,17 +183,23 @@ func (r *reader) proved(ctx context.Context) error {
 		}
 		return store.CheckInstalled(ctx, r.conn, !r.prepared || r.lacks != nil)
 	})
-	before := r.lacks
-	r.lacks = err
-	if !r.prepared || before != nil && err == nil {
+	if r.conn.IsClosed() {
+		return err
+	}
+	begins := !r.prepared || r.lacks != nil
+	r.prepared, r.lacks = true, err
+	if err != nil {
+		return r.survive(err)
+	}
+	if begins {
 		r.feed.Resync()
+		if err := r.adjust(ctx); err != nil { // from here on items are kept
+			return err
+		}
 	}
-	if err == nil {
-		r.health.live()
-		r.backoff.Reset()
-	}
-	r.prepared = true
-	return r.survive(err)
+	r.backoff.Reset()
+	r.health.live()
+	return nil
 }
 
 // ask runs statements that the session must answer in time.

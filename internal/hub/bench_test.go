@@ -7,15 +7,15 @@ import (
 	"jobprogress/internal/job"
 )
 
-// BenchmarkFanOut is one change told to a thousand watchers, each in a goroutine of its own.
+// BenchmarkFanOut is one change sent to a thousand subscribers, each in a goroutine of its own.
 func BenchmarkFanOut(b *testing.B) {
 	const viewers = 1000
 	h := liveHub()
 	w, _, _ := h.join(jobA)
 	defer w.Close()
-	_, epoch := take(h, 10)
-	h.Settle(epoch, []job.Snapshot{row(running(1), 2)})
-	var told, ended sync.WaitGroup
+	h.Feed().Begin(10)
+	h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
+	var sent, ended sync.WaitGroup
 	stop := make(chan struct{})
 	for range viewers {
 		batch := w.Changes(Cursor{})
@@ -24,7 +24,7 @@ func BenchmarkFanOut(b *testing.B) {
 				select {
 				case <-batch.Changed:
 					batch = w.Changes(batch.Cursor)
-					told.Done()
+					sent.Done()
 				case <-stop:
 					return
 				}
@@ -32,24 +32,23 @@ func BenchmarkFanOut(b *testing.B) {
 		})
 	}
 	for i := int64(0); b.Loop(); i++ {
-		told.Add(viewers)
-		h.Apply(notice(running(2+i%2), uint64(i)+2))
-		told.Wait()
+		sent.Add(viewers)
+		change(h, row(running(2+i%2)))
+		sent.Wait()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/viewers, "ns/viewer")
 	close(stop)
 	ended.Wait()
 }
 
-// BenchmarkApplyUnwatched is what a replica pays for a notice about a job that nobody watches there.
-func BenchmarkApplyUnwatched(b *testing.B) {
+// BenchmarkUnwatched is what a replica pays for a notification of a job that nobody watches there.
+func BenchmarkUnwatched(b *testing.B) {
 	h := liveHub()
-	const payload = `{"kind":"state","job":"` + string(jobA) + `","xid":"734","at":1795453060565310,"account":"00000000-0000-4000-8000-00000000000a","status":"running","progress":{"done":1,"total":10,"failed":null,"succeeded":null},"error":null}`
 	for b.Loop() {
-		n, err := job.ParseNotice(payload)
+		id, err := job.ParseID(string(jobA))
 		if err != nil {
 			b.Fatal(err)
 		}
-		h.Apply(n)
+		h.Feed().Want(id)
 	}
 }

@@ -27,15 +27,17 @@ func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
 	for seed := range uint64(1000) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		hubs := []*Hub{liveHub(), liveHub()}
-		var servers []*Watcher
+		var servers []*Subscriber
 		for _, h := range hubs {
-			servers = append(servers, watch(t, h, row(running(1), 2)))
+			servers = append(servers, subscribe(t, h, row(running(1))))
 		}
 		seen, lastID := page{}, ""
-		for xid := uint64(2); xid < 60; xid++ {
-			n := someChange(random, xid)
+		state := running(1)
+		for seq := int64(2); seq < 60; seq++ {
+			s := someChange(random, state, seq)
+			state = s.State
 			for _, h := range hubs {
-				h.Apply(n)
+				change(h, s)
 			}
 			if random.IntN(3) > 0 {
 				continue
@@ -75,11 +77,11 @@ func TestViewerCutOffAnywhereMissesNothing(t *testing.T) {
 }
 
 // someChange is something that happens to the job.
-func someChange(random *rand.Rand, xid uint64) job.Notice {
+func someChange(random *rand.Rand, before job.State, seq int64) job.Snapshot {
 	s := running(random.Int64N(10))
 	switch n := random.IntN(10); {
 	case n < 4:
-		return itemNotice(fmt.Sprint("s", random.IntN(4)), []string{"queued", "in_progress", "succeeded", "failed"}[n])
+		return row(before, item(seq, fmt.Sprint("s", random.IntN(4)), []string{"queued", "in_progress", "succeeded", "failed"}[n]))
 	case n < 7:
 	case n < 8:
 		s.Progress = job.Progress{}
@@ -88,16 +90,17 @@ func someChange(random *rand.Rand, xid uint64) job.Notice {
 	default:
 		s.Status = job.Completed
 	}
-	return notice(s, xid)
+	return row(s)
 }
 
 func TestForeignIDsMeanEverything(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
+	w := subscribe(t, h, row(running(1)))
 	b := w.Changes(Cursor{})
 	ids := map[string]uint64{
 		b.Frames[1].ID:                        b.Cursor.version,
-		w.topic.tag + "-1.be":                 1,
+		w.topic.tag + "-1":                    1,
+		w.topic.tag + "-1.be":                 0,
 		"":                                    0,
 		"x":                                   0,
 		"-1":                                  0,
@@ -123,8 +126,8 @@ func TestForeignIDsMeanEverything(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	h := liveHub()
 	w, _, _ := h.join(jobA)
-	_, epoch := take(h, 1)
-	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	h.Feed().Begin(1)
+	h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
 	f.Add("")
 	f.Add(w.topic.tag + "-2")
 	f.Add("final-AAAA")

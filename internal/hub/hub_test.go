@@ -23,61 +23,52 @@ const (
 	owner = "11111111-0000-4000-8000-000000000000"
 )
 
-var bucketA = job.Buckets{0: true} // jobA is in it
+// every bucket is notified.
+var every = job.Buckets{}.Complement()
 
 // running is a state with some progress.
 func running(done int64) job.State {
 	return job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: done, Total: 10}}
 }
 
-// row is a snapshot that saw all transactions before xmax but those in progress.
-func row(state job.State, xmax uint64, inProgress ...string) job.Snapshot {
-	v, err := job.ParseVisibility(fmt.Sprintf("1:%d:%s", xmax, strings.Join(inProgress, ",")))
-	if err != nil {
-		panic(err)
-	}
-	return job.Snapshot{ID: jobA, Found: true, State: state, Visible: v}
+// row is jobA as a read saw it.
+func row(state job.State, items ...job.Item) job.Snapshot {
+	return job.Snapshot{ID: jobA, Found: true, State: state, Items: items}
 }
 
-func notice(state job.State, xid uint64) job.Notice {
-	return job.Notice{Kind: job.KindState, Job: jobA, XID: xid, State: state}
+// gone is jobA as a read saw it that found none.
+var gone = job.Snapshot{ID: jobA}
+
+func item(seq int64, id, status string) job.Item {
+	return job.Item{ItemID: id, ItemKind: "song", Status: status, Seq: seq}
 }
 
-func itemNotice(id, status string) job.Notice {
-	return job.Notice{Kind: job.KindItem, Job: jobA, Item: job.Item{ItemID: id, ItemKind: "song", Status: status}}
+// change notifies a change of jobA and has it read.
+func change(h *Hub, s job.Snapshot) (changed bool) {
+	h.Feed().Want(jobA)
+	h.Feed().Begin(10)
+	return len(h.Feed().Finish([]job.Snapshot{s}, "9:9:", every)) > 0
 }
 
-// take begins a read of what is to be read.
-func take(h *Hub, limit int) (ids []job.ID, epoch uint64) {
-	ids = h.Next(limit)
-	return ids, h.Take(ids)
-}
-
-// liveHub is a hub that hears everything of jobA.
+// liveHub is a hub that hears everything.
 func liveHub() *Hub {
 	h := New(prometheus.NewRegistry())
-	relisten(h)
-	h.SetLive(true)
+	h.Feed().SetLive()
 	return h
 }
 
-// relisten has a new LISTEN, and the gate armed.
-func relisten(h *Hub) {
-	h.Relisten()
-	h.Arm(bucketA)
-}
-
-// watch watches jobA, whose row is as s says. The watcher goes with the test.
-func watch(t *testing.T, h *Hub, s job.Snapshot) *Watcher {
+// subscribe subscribes to jobA, whose row is as s says. The subscriber goes with the test.
+func subscribe(t *testing.T, h *Hub, s job.Snapshot) *Subscriber {
 	t.Helper()
-	w, read, _ := h.join(jobA)
-	t.Cleanup(w.Close)
+	sub, read, _ := h.join(jobA)
+	t.Cleanup(sub.Close)
 	if read != nil {
-		_, epoch := take(h, 10)
-		h.Settle(epoch, []job.Snapshot{s})
+		s.AllItems = true
+		h.Feed().Begin(10)
+		h.Feed().Finish([]job.Snapshot{s}, "1:1:", every)
 		<-read.done
 	}
-	return w
+	return sub
 }
 
 // data is what a batch says, one event a line.
@@ -110,11 +101,9 @@ func itemEvent(id, status string) string {
 
 func TestNewViewerGetsTheJobThenItsItems(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Apply(itemNotice("s1", "queued"))
 	failing := running(2)
 	failing.Error = "slow"
-	h.Apply(notice(failing, 100))
+	w := subscribe(t, h, row(failing, item(1, "s1", "queued")))
 	b := w.Changes(Cursor{})
 	expect(t, b, progressEvent(2), statusEvent(job.Running), errorEvent("slow"), itemEvent("s1", "queued"))
 	if b.End != Open || b.Account != owner {
@@ -123,26 +112,28 @@ func TestNewViewerGetsTheJobThenItsItems(t *testing.T) {
 	expect(t, w.Changes(b.Cursor))
 }
 
-func TestNothingToShowIsNotSentToANewViewerAndIsToOneWhoSawSomething(t *testing.T) {
+func TestNothingToShowIsSentOnlyToPagesThatMayShowSomething(t *testing.T) {
 	h := liveHub()
 	first := running(1)
 	first.Error = "slow"
-	w := watch(t, h, row(first, 100))
+	w := subscribe(t, h, row(first))
 	seen := w.Changes(Cursor{})
-	h.Apply(notice(job.State{Account: owner, Status: job.Running}, 100))
+	change(h, row(job.State{Account: owner, Status: job.Running}))
+	blankProgress := `{"type":"progress","done":0,"total":0,"succeeded":0,"failed":0}`
 	expect(t, w.Changes(Cursor{}), statusEvent(job.Running))
-	expect(t, w.Changes(seen.Cursor), `{"type":"progress","done":0,"total":0,"succeeded":0,"failed":0}`, errorEvent(""))
+	expect(t, w.Changes(seen.Cursor), blankProgress, errorEvent(""))
+	expect(t, w.Changes(w.Cursor("another server's")), blankProgress, statusEvent(job.Running), errorEvent(""))
 }
 
-func TestEndedJobSaysItsStatusLast(t *testing.T) {
+func TestEndedJobSendsItsStatusLast(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
+	w := subscribe(t, h, row(running(1)))
 	seen := w.Changes(Cursor{})
-	h.Apply(itemNotice("s1", "queued"))
+	change(h, row(running(1), item(1, "s1", "queued")))
 	ended := running(10)
 	ended.Status, ended.Error = job.Failed, "broken"
-	h.Apply(notice(ended, 100))
-	h.Apply(itemNotice("s2", "failed"))
+	change(h, row(ended))
+	change(h, row(ended, item(2, "s2", "failed")))
 	for cursor, want := range map[Cursor][]string{
 		{}:          {progressEvent(10), errorEvent("broken"), itemEvent("s1", "queued"), itemEvent("s2", "failed"), statusEvent(job.Failed)},
 		seen.Cursor: {itemEvent("s1", "queued"), progressEvent(10), errorEvent("broken"), itemEvent("s2", "failed"), statusEvent(job.Failed)},
@@ -162,7 +153,7 @@ func TestFinalIDIsTheSameOnEveryServerAndNotThatOfAnotherEnd(t *testing.T) {
 	ended := running(10)
 	ended.Status = job.Completed
 	final := func(s job.State) string {
-		frames := watch(t, liveHub(), row(s, 100)).Changes(Cursor{}).Frames
+		frames := subscribe(t, liveHub(), row(s)).Changes(Cursor{}).Frames
 		return frames[len(frames)-1].ID
 	}
 	other := ended
@@ -175,48 +166,74 @@ func TestFinalIDIsTheSameOnEveryServerAndNotThatOfAnotherEnd(t *testing.T) {
 
 func TestStartedAgainShowsOnlyTheItemsOfTheNewRun(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Apply(itemNotice("old", "succeeded"))
-	ended := running(10)
-	ended.Status = job.Completed
-	h.Apply(notice(ended, 100))
-	h.Apply(itemNotice("new", "queued"))
-	h.Apply(notice(running(0), 101))
-	b := w.Changes(Cursor{})
-	expect(t, b, progressEvent(0), statusEvent(job.Running), itemEvent("new", "queued"))
-	if b.End != Open {
-		t.Error("the stream would end")
+	w := subscribe(t, h, row(running(1), item(1, "old", "succeeded"), item(2, "again", "succeeded")))
+	next := row(running(0), item(3, "new", "queued"), item(4, "again", "queued"))
+	next.Run, next.AllItems = "2", true
+	change(h, next)
+	expect(t, w.Changes(Cursor{}), progressEvent(0), statusEvent(job.Running), itemEvent("new", "queued"), itemEvent("again", "queued"))
+}
+
+// Transactions commit in another order than that in which they called item().
+func TestOfTwoStatusesOfAnItemTheHigherSeqCounts(t *testing.T) {
+	h := liveHub()
+	w := subscribe(t, h, row(running(1), item(7, "s1", "succeeded")))
+	if change(h, row(running(1), item(6, "s1", "in_progress"))) {
+		t.Error("a status from before is something new")
+	}
+	expect(t, w.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running), itemEvent("s1", "succeeded"))
+}
+
+// A crash of the database empties the log, and its sequence begins anew.
+func TestAllItemsReplaceWhatWasKnown(t *testing.T) {
+	h := liveHub()
+	w := subscribe(t, h, row(running(1), item(70, "s1", "queued"), item(71, "s2", "queued")))
+	h.Feed().Resync()
+	if r := h.Feed().Begin(10); len(r) != 1 || r[0].Seen != "" {
+		t.Errorf("after a resync the requests are %+v", r)
+	}
+	again := row(running(1), item(1, "s1", "in_progress"))
+	again.AllItems = true
+	h.Feed().Finish([]job.Snapshot{again}, "2:2:", every)
+	expect(t, w.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running), itemEvent("s1", "in_progress"))
+}
+
+func TestRequestsSayWhatWasReadLast(t *testing.T) {
+	h := liveHub()
+	first := row(running(1))
+	first.Run = "run"
+	subscribe(t, h, first)
+	h.Feed().Want(jobA)
+	if r := h.Feed().Begin(10); len(r) != 1 || r[0] != (job.Request{ID: jobA, Run: "run", Seen: "1:1:"}) {
+		t.Errorf("requests %+v", r)
 	}
 }
 
 func TestFinishedItemsAreForgottenFirst(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	for i := range MaxItems - 1 {
-		h.Apply(itemNotice(fmt.Sprint("s", i), "in_progress"))
+	w := subscribe(t, h, row(running(1)))
+	for i := range int64(MaxItems - 1) {
+		change(h, row(running(1), item(i+1, fmt.Sprint("s", i), "in_progress")))
 	}
-	h.Apply(itemNotice("ready", "succeeded"))
-	h.Apply(itemNotice("one more", "failed"))
-	h.Apply(itemNotice("and more", "queued"))
+	change(h, row(running(1), item(300, "ready", "succeeded"), item(301, "one more", "failed"), item(302, "and more", "queued")))
 	got := data(w.Changes(Cursor{}))
 	for id, kept := range map[string]bool{"s0": true, "s254": true, "ready": false, "one more": false, "and more": true} {
 		if strings.Contains(got, fmt.Sprintf("%q", id)) != kept {
 			t.Errorf("item %q kept: %v, want %v", id, !kept, kept)
 		}
 	}
-	h.Apply(itemNotice("last", "queued"))
+	change(h, row(running(1), item(303, "last", "queued")))
 	if got := data(w.Changes(Cursor{})); strings.Contains(got, `"s0"`) || strings.Count(got, `"item"`) != MaxItems {
 		t.Errorf("%d items, s0 among them: %v", strings.Count(got, `"item"`), strings.Contains(got, `"s0"`))
 	}
 }
 
-func TestEqualStateAndEqualItemSayNothing(t *testing.T) {
+func TestEqualStateAndEqualItemAreNothingNew(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Apply(itemNotice("s1", "queued"))
+	w := subscribe(t, h, row(running(1), item(1, "s1", "queued")))
 	seen := w.Changes(Cursor{})
-	h.Apply(itemNotice("s1", "queued"))
-	h.Apply(notice(running(1), 100))
+	if change(h, row(running(1), item(2, "s1", "queued"))) {
+		t.Error("nothing has changed")
+	}
 	expect(t, w.Changes(seen.Cursor))
 	select {
 	case <-seen.Changed:
@@ -225,36 +242,36 @@ func TestEqualStateAndEqualItemSayNothing(t *testing.T) {
 	}
 }
 
-func TestWatchersShareOneReadAndOneEncoding(t *testing.T) {
+func TestSubscribersShareOneReadAndOneEncoding(t *testing.T) {
 	h := liveHub()
 	const viewers = 1000
-	watchers := make(chan *Watcher, viewers)
+	subscribers := make(chan *Subscriber, viewers)
 	for range viewers {
 		go func() {
-			w, err := h.Watch(t.Context(), jobA)
+			s, err := h.Subscribe(t.Context(), jobA)
 			if err != nil {
 				t.Error(err)
 			}
-			watchers <- w
+			subscribers <- s
 		}()
 	}
 	reads := 0
-	for len(watchers) < viewers {
+	for len(subscribers) < viewers {
 		select {
-		case <-h.Wanted():
-			if ids, epoch := take(h, 10); len(ids) > 0 {
+		case <-h.Feed().Wanted():
+			if requests := h.Feed().Begin(10); len(requests) > 0 {
 				reads++
-				h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+				h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
 			}
 		case <-time.After(time.Millisecond):
 		}
 	}
 	before := testutil.ToFloat64(h.metrics.encoded)
-	h.Apply(notice(running(2), 100))
+	change(h, row(running(2)))
 	for range viewers {
-		w := <-watchers
-		expect(t, w.Changes(Cursor{version: 2}), progressEvent(2))
-		w.Close()
+		s := <-subscribers
+		expect(t, s.Changes(Cursor{version: 2}), progressEvent(2))
+		s.Close()
 	}
 	if encoded := testutil.ToFloat64(h.metrics.encoded) - before; reads != 1 || encoded != 1 {
 		t.Errorf("%d reads and %v encodings, want 1 and 1", reads, encoded)
@@ -264,14 +281,14 @@ func TestWatchersShareOneReadAndOneEncoding(t *testing.T) {
 func TestUnknownJobIsNotFoundAndNotRemembered(t *testing.T) {
 	h := liveHub()
 	go func() {
-		<-h.Wanted()
-		_, epoch := take(h, 10)
-		h.Settle(epoch, []job.Snapshot{{ID: jobA}})
+		<-h.Feed().Wanted()
+		h.Feed().Begin(10)
+		h.Feed().Finish([]job.Snapshot{gone}, "1:1:", every)
 	}()
-	if _, err := h.Watch(t.Context(), jobA); !errors.Is(err, ErrNotFound) {
+	if _, err := h.Subscribe(t.Context(), jobA); !errors.Is(err, ErrNotFound) {
 		t.Errorf("error %v, want ErrNotFound", err)
 	}
-	if len(h.topics) != 0 {
+	if len(h.topics) != 0 || h.Feed().Buckets() != (job.Buckets{}) {
 		t.Error("the topic stayed")
 	}
 }
@@ -280,26 +297,25 @@ func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
 	h := liveHub()
 	first, _, _ := h.join(jobA)
 	defer first.Close()
-	_, tooEarly := take(h, 10)
+	h.Feed().Begin(10) // too early
 	found := make(chan error, 1)
 	go func() {
-		w, err := h.Watch(t.Context(), jobA)
+		s, err := h.Subscribe(t.Context(), jobA)
 		if err == nil {
-			w.Close()
+			s.Close()
 		}
 		found <- err
 	}()
-	for watchers := 0; watchers < 2; time.Sleep(time.Millisecond) {
+	for subscribers := 0; subscribers < 2; time.Sleep(time.Millisecond) {
 		h.mu.Lock()
-		watchers = h.topics[jobA].watchers
+		subscribers = h.topics[jobA].subscribers
 		h.mu.Unlock()
 	}
-	h.Settle(tooEarly, []job.Snapshot{{ID: jobA}})
-	var epoch uint64
-	for ids := []job.ID(nil); len(ids) == 0; time.Sleep(time.Millisecond) {
-		ids, epoch = take(h, 10)
+	h.Feed().Finish([]job.Snapshot{gone}, "1:1:", every)
+	for len(h.Feed().Begin(10)) == 0 {
+		time.Sleep(time.Millisecond)
 	}
-	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
 	if err := <-found; err != nil {
 		t.Error(err)
 	}
@@ -308,18 +324,18 @@ func TestNotFoundIsSaidOnlyOfAReadThatBeganLater(t *testing.T) {
 func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
 	h := liveHub()
 	first, _, _ := h.join(jobA)
-	_, before := take(h, 10)
+	h.Feed().Begin(10)
 	first.Close()
 	second, read, _ := h.join(jobA)
 	defer second.Close()
-	h.Settle(before, []job.Snapshot{{ID: jobA}})
+	h.Feed().Finish([]job.Snapshot{gone}, "1:1:", every)
 	select {
 	case <-read.done:
 		t.Fatal("answered by a read that had begun before")
 	default:
 	}
-	_, epoch := take(h, 10)
-	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	h.Feed().Begin(10)
+	h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
 	<-read.done
 	expect(t, second.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
 }
@@ -327,55 +343,59 @@ func TestReadOfATopicThatIsForgottenSaysNothingOfTheNext(t *testing.T) {
 func TestThoseWhoWaitAreReadFirst(t *testing.T) {
 	h := liveHub()
 	for i := range 100 {
-		w, _, _ := h.join(job.ID(fmt.Sprintf("bbbbbbbb-0000-4000-8000-%012d", i)))
-		defer w.Close()
+		s, _, _ := h.join(job.ID(fmt.Sprintf("bbbbbbbb-0000-4000-8000-%012d", i)))
+		defer s.Close()
 	}
-	take(h, 100)
-	for _, topic := range h.topics {
-		h.reread(topic)
-	}
-	w, _, _ := h.join(jobA)
-	defer w.Close()
-	if ids, _ := take(h, 1); ids[0] != jobA {
-		t.Errorf("read is %v", ids)
+	h.Feed().Begin(100)
+	h.Feed().Backstop()
+	s, _, _ := h.join(jobA)
+	defer s.Close()
+	if requests := h.Feed().Begin(1); requests[0].ID != jobA {
+		t.Errorf("read is %v", requests)
 	}
 }
 
-func TestReadThatFailsIsToldAndTriedAgainForThoseWhoWatch(t *testing.T) {
-	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Relisten()
-	h.SetLive(false)
-	failed := make(chan error, 1)
-	go func() {
-		_, err := h.Watch(t.Context(), jobA)
-		failed <- err
-	}()
-	for {
-		h.mu.Lock()
-		waiting := len(h.topics[jobA].awaited) > 0
-		h.mu.Unlock()
-		if waiting {
-			break
+func TestReadThatFailsIsAnErrorForThoseWhoWaitAndTriedAgainLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := liveHub()
+		w := subscribe(t, h, row(running(1)))
+		h.Feed().Resync()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := h.Subscribe(t.Context(), jobA)
+			failed <- err
+		}()
+		synctest.Wait()
+		h.Feed().Fail(h.Feed().Begin(10), errors.New("down"))
+		if err := <-failed; !errors.Is(err, ErrUnavailable) {
+			t.Errorf("error %v, want ErrUnavailable", err)
 		}
-		time.Sleep(time.Millisecond)
-	}
-	ids, _ := take(h, 10)
-	h.Fail(ids, errors.New("down"))
-	if err := <-failed; !errors.Is(err, ErrUnavailable) {
-		t.Errorf("error %v, want ErrUnavailable", err)
-	}
-	expect(t, w.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
-	if ids, _ := take(h, 10); len(ids) != 1 {
-		t.Error("the job is no longer wanted")
-	}
+		expect(t, w.Changes(Cursor{}), progressEvent(1), statusEvent(job.Running))
+		h.Feed().Poll()
+		if requests := h.Feed().Begin(10); len(requests) != 0 {
+			t.Error("the job is read again at once")
+		}
+		time.Sleep(firstRetry)
+		h.Feed().Poll()
+		h.Feed().Fail(h.Feed().Begin(10), errors.New("down"))
+		time.Sleep(firstRetry)
+		h.Feed().Poll()
+		if requests := h.Feed().Begin(10); len(requests) != 0 {
+			t.Error("the second time it is not waited for longer")
+		}
+		time.Sleep(firstRetry)
+		h.Feed().Poll()
+		if requests := h.Feed().Begin(10); len(requests) != 1 {
+			t.Error("the job is no longer polled")
+		}
+	})
 }
 
-func TestWatchEndsWithItsContext(t *testing.T) {
+func TestSubscribeEndsWithItsContext(t *testing.T) {
 	h := liveHub()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := h.Watch(ctx, jobA); !errors.Is(err, context.Canceled) {
+	if _, err := h.Subscribe(ctx, jobA); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 	if len(h.topics) != 0 {
@@ -385,20 +405,20 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 
 func TestRefreshWaitsForAReadThatBeginsAfterIt(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Sweep()
-	_, epoch := take(h, 10)
+	w := subscribe(t, h, row(running(1)))
+	h.Feed().Backstop()
+	h.Feed().Begin(10)
 	refreshed := make(chan error, 1)
 	go func() { refreshed <- w.Refresh(t.Context()) }()
-	<-h.Wanted()
-	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
+	<-h.Feed().Wanted()
+	h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
 	select {
 	case <-refreshed:
 		t.Error("content with a read that had begun before")
 	case <-time.After(10 * time.Millisecond):
 	}
-	_, epoch = take(h, 10)
-	h.Settle(epoch, []job.Snapshot{row(running(2), 101)})
+	h.Feed().Begin(10)
+	h.Feed().Finish([]job.Snapshot{row(running(2))}, "1:1:", every)
 	if err := <-refreshed; err != nil {
 		t.Error(err)
 	}
@@ -407,16 +427,9 @@ func TestRefreshWaitsForAReadThatBeginsAfterIt(t *testing.T) {
 
 func TestDeletedJobEndsItsViewersAndIsForgotten(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
+	w := subscribe(t, h, row(running(1)))
 	seen := w.Changes(Cursor{})
-	h.Apply(job.Notice{Kind: job.KindRow, Job: jobA})
-	ids, epoch := take(h, 10)
-	if len(ids) != 1 {
-		t.Fatal("the row is not looked at")
-	}
-	gone := row(job.State{}, 101)
-	gone.Found = false
-	h.Settle(epoch, []job.Snapshot{gone})
+	change(h, gone)
 	b := w.Changes(seen.Cursor)
 	expect(t, b, errorEvent("job no longer exists"))
 	if b.End != Gone {
@@ -430,15 +443,16 @@ func TestDeletedJobEndsItsViewersAndIsForgotten(t *testing.T) {
 func TestTopicLingersForAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := liveHub()
-		w := watch(t, h, row(running(1), 100))
+		w := subscribe(t, h, row(running(1)))
 		time.Sleep(2 * Linger)
-		h.Sweep()
+		h.Feed().Backstop()
 		w.Close()
 		time.Sleep(Linger - time.Second)
-		if n := h.Sweep(); n != 1 {
+		h.Feed().Backstop()
+		if len(h.topics) != 1 {
 			t.Error("the topic is gone too early")
 		}
-		h.Apply(notice(running(2), 100))
+		change(h, row(running(2)))
 		again, awaited, _ := h.join(jobA)
 		if awaited != nil {
 			t.Error("a warm topic is read again")
@@ -446,20 +460,24 @@ func TestTopicLingersForAMinute(t *testing.T) {
 		expect(t, again.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
 		again.Close()
 		time.Sleep(Linger)
-		if n := h.Sweep(); n != 0 {
+		h.Feed().Backstop()
+		if len(h.topics) != 0 {
 			t.Error("the topic stayed")
 		}
 	})
 }
 
-func TestWhileTheBusIsNotLiveNewWatchersAreRead(t *testing.T) {
+func TestWhileTheBusIsDegradedNewSubscribersAreRead(t *testing.T) {
 	h := liveHub()
-	watch(t, h, row(running(1), 100))
-	_, changed := h.Live()
-	h.SetLive(false)
+	subscribe(t, h, row(running(1)))
+	_, changed := h.Status()
+	h.Feed().SetDegraded("gone")
 	<-changed
-	w, awaited, _ := h.join(jobA)
-	defer w.Close()
+	if status, _ := h.Status(); status != (Status{Proven: true, Reason: "gone"}) {
+		t.Errorf("status %+v", status)
+	}
+	s, awaited, _ := h.join(jobA)
+	defer s.Close()
 	if awaited == nil {
 		t.Error("a topic is trusted that hears nothing")
 	}

@@ -3,101 +3,107 @@ package hub
 import (
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"jobprogress/internal/job"
 )
 
-func TestWhatIsNotifiedOfADisarmedBucketIsNotShown(t *testing.T) {
-	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Disarm(bucketA)
-	if got := h.Apply(notice(running(2), 100)); got != Disarmed {
-		t.Errorf("notice: %q", got)
-	}
-	if got := h.Apply(job.Notice{Kind: job.KindRow, Job: jobA}); got != Disarmed {
-		t.Errorf("hint: %q", got)
-	}
-	if ids, _ := take(h, 10); len(ids) != 0 {
-		t.Error("a hint has the row read besides the cycle")
-	}
-	if got := h.Apply(itemNotice("s1", "queued")); got != Applied {
-		t.Errorf("item, which is in no row: %q", got)
-	}
-	if n := h.Poll(); n != 1 {
-		t.Errorf("%d jobs are read on the cycle", n)
-	}
-	_, epoch := take(h, 10)
-	if changed := h.Settle(epoch, []job.Snapshot{row(running(3), 101)}); len(changed) != 1 {
-		t.Errorf("changed %v", changed)
-	}
-	expect(t, w.Changes(Cursor{}), progressEvent(3), statusEvent(job.Running), itemEvent("s1", "queued"))
-	h.Poll()
-	_, epoch = take(h, 10)
-	if changed := h.Settle(epoch, []job.Snapshot{row(running(3), 102)}); len(changed) != 0 {
-		t.Errorf("changed %v", changed)
-	}
-	second, read, _ := h.join(jobA)
-	defer second.Close()
-	if read == nil {
-		t.Error("a new viewer is shown what was read a cycle ago")
-	}
-}
+// wanted are how many jobs are to be read.
+func wanted(h *Hub) int { return len(h.Feed().Begin(10)) }
 
-// It may be older than what was told before the bucket was disarmed.
-func TestReadThatBeganBeforeTheDisarmProvesNothing(t *testing.T) {
+func TestOnlyWatchedTopicsThatAreNotNotifiedArePolled(t *testing.T) {
 	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	h.Sweep()
-	_, epoch := take(h, 10)
-	h.Apply(notice(running(2), 100))
-	h.Disarm(bucketA)
-	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
-	expect(t, w.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
-	if ids, _ := take(h, 10); len(ids) != 1 {
-		t.Error("the row is not read again")
+	w := subscribe(t, h, row(running(1)))
+	if n := h.Feed().Poll(); n != 0 || wanted(h) != 0 {
+		t.Error("what is notified is polled")
 	}
-}
-
-// It may have missed what was kept from us until then.
-func TestReadThatBeganBeforeTheArmProvesNothing(t *testing.T) {
-	h := New(prometheus.NewRegistry())
-	h.Relisten()
-	h.SetLive(true)
-	w, read, _ := h.join(jobA)
-	defer w.Close()
-	_, epoch := take(h, 10)
-	h.Arm(bucketA)
-	h.Settle(epoch, []job.Snapshot{row(running(1), 100)})
-	select {
-	case <-read.done:
-		t.Error("the viewer is answered")
-	default:
+	h.Feed().Release(job.Buckets{0: true}) // jobA is in it
+	if n := h.Feed().Poll(); n != 1 || wanted(h) != 1 {
+		t.Error("what is released is not polled")
 	}
-	_, epoch = take(h, 10)
-	h.Settle(epoch, []job.Snapshot{row(running(2), 101)})
-	<-read.done
-	expect(t, w.Changes(Cursor{}), progressEvent(2), statusEvent(job.Running))
-	if got := h.Apply(notice(running(3), 101)); got != Applied {
-		t.Errorf("notice: %q", got)
+	h.Feed().Finish([]job.Snapshot{row(running(2))}, "2:2:", job.Buckets{})
+	if n := h.Feed().Poll(); n != 1 || wanted(h) != 1 {
+		t.Error("it is not polled until a read from which on it is notified")
 	}
-}
-
-func TestOnlyWhatIsWatchedAndNotArmedIsReadOnTheCycle(t *testing.T) {
-	h := liveHub()
-	w := watch(t, h, row(running(1), 100))
-	if n := h.Poll(); n != 0 {
-		t.Errorf("%d jobs of an armed bucket are read on the cycle", n)
+	h.Feed().Finish([]job.Snapshot{row(running(2))}, "3:3:", every)
+	if n := h.Feed().Poll(); n != 0 {
+		t.Error("it is polled still")
 	}
-	h.Disarm(bucketA)
-	if n := h.Poll(); n != 1 {
-		t.Errorf("%d jobs of a disarmed bucket are read on the cycle", n)
-	}
+	h.Feed().Release(every)
 	w.Close()
-	if n := h.Poll(); n != 0 {
-		t.Errorf("%d jobs that nobody watches are read on the cycle", n)
+	if n := h.Feed().Poll(); n != 0 {
+		t.Error("it is polled though nobody watches")
 	}
-	if watched, kept := h.Watched(); watched != (job.Buckets{}) || kept != bucketA {
-		t.Errorf("%d buckets are watched, %d kept", watched.Len(), kept.Len())
+}
+
+func TestPolledTopicIsReadForEachNewSubscriber(t *testing.T) {
+	h := liveHub()
+	subscribe(t, h, row(running(1)))
+	h.Feed().Release(every)
+	s, awaited, _ := h.join(jobA)
+	defer s.Close()
+	if awaited == nil {
+		t.Error("a topic is trusted whose changes are not notified")
+	}
+}
+
+func TestJobNamedWhileItsReadIsUnderWayIsReadOnceMore(t *testing.T) {
+	h := liveHub()
+	subscribe(t, h, row(running(1)))
+	h.Feed().Want(jobA)
+	h.Feed().Begin(10)
+	h.Feed().Want(jobA)
+	h.Feed().Finish([]job.Snapshot{row(running(2))}, "2:2:", every)
+	if wanted(h) != 1 {
+		t.Error("it is not read again")
+	}
+}
+
+func TestNotificationOfAJobThatNobodyWatches(t *testing.T) {
+	h := liveHub()
+	if h.Feed().Want(jobA) || wanted(h) != 0 {
+		t.Error("it is read")
+	}
+}
+
+// A change that the backstop finds in a notified topic is counted, unless its notification comes after all.
+func TestChangesThatNobodyNotifiedAreCounted(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(h *Hub)
+		want int
+	}{
+		"found by the backstop": {func(h *Hub) {
+			h.Feed().Backstop()
+			h.Feed().Begin(10)
+			h.Feed().Finish([]job.Snapshot{row(running(2))}, "2:2:", every)
+		}, 1},
+		"notified": {func(h *Hub) { change(h, row(running(2))) }, 0},
+		"notified a moment after the read": {func(h *Hub) {
+			h.Feed().Backstop()
+			h.Feed().Begin(10)
+			h.Feed().Finish([]job.Snapshot{row(running(2))}, "2:2:", every)
+			h.Feed().Want(jobA)
+		}, 0},
+		"polled": {func(h *Hub) {
+			h.Feed().Release(every)
+			h.Feed().Poll()
+			h.Feed().Begin(10)
+			h.Feed().Finish([]job.Snapshot{row(running(2))}, "2:2:", every)
+		}, 0},
+		"nothing has changed": {func(h *Hub) {
+			h.Feed().Backstop()
+			h.Feed().Begin(10)
+			h.Feed().Finish([]job.Snapshot{row(running(1))}, "2:2:", every)
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := liveHub()
+			subscribe(t, h, row(running(1)))
+			c.do(h)
+			if got := h.Feed().Backstop(); got != c.want {
+				t.Errorf("%d changes, want %d", got, c.want)
+			}
+			if h.Feed().Backstop() != 0 {
+				t.Error("it is counted twice")
+			}
+		})
 	}
 }

@@ -63,11 +63,33 @@ func CreateInstalled(ctx context.Context, serverURL string) (name string, err er
 // goes with the test.
 func New(t testing.TB) string {
 	t.Helper()
+	return create(t, "template "+shared.template)
+}
+
+// NewEncoded is like New, with a database of another encoding.
+func NewEncoded(t testing.TB, encoding string) string {
+	t.Helper()
+	url := create(t, "template template0 locale 'C' encoding '"+encoding+"'")
+	if err := execute(t.Context(), url, sql.Job); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// NewEmpty is like New, without a job table.
+func NewEmpty(t testing.TB) string { return create(t, "") }
+
+// create makes a database that goes with the test, and returns its URL.
+func create(t testing.TB, how string) string {
+	t.Helper()
 	if shared.server == nil {
 		t.Fatal("pgtest: TestMain has no pgtest.Main")
 	}
 	name := "jobprogress_" + strings.ToLower(rand.Text()[:8])
-	if err := execute(t.Context(), shared.server.URL, "create database "+name+" template "+shared.template); err != nil {
+	if err := execute(t.Context(), shared.server.URL, "create database "+name+" "+how); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { drop(shared.server.URL, name) })

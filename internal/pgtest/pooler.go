@@ -13,9 +13,9 @@ import (
 	"testing"
 )
 
-// Pooler starts a PgBouncer in transaction mode before a database, for as long as the test, and returns the database's
-// URL through it. settings are lines of its section [pgbouncer].
-func Pooler(t testing.TB, databaseURL, settings string) string {
+// Pooler starts a PgBouncer before a database, for as long as the test, and returns the database's URL through it. mode is
+// transaction or session; settings are lines of its section [pgbouncer].
+func Pooler(t testing.TB, databaseURL, mode, settings string) string {
 	t.Helper()
 	binary, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -49,9 +49,9 @@ listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = %s
 %s
-`, u.Hostname(), portOf(u), u.User.Username(), password, port, settings)
+`, u.Hostname(), portOf(u), u.User.Username(), password, port, mode, settings)
 	file := filepath.Join(dir, "pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
