@@ -19,13 +19,24 @@ type audience struct {
 	gone   sync.WaitGroup
 
 	mu     sync.Mutex
-	shown  map[string]int64 // what each job's viewer shows
-	behind []time.Duration  // how old what they were shown was, since begin
+	done   map[string]int64           // by job, as its viewer shows it
+	items  map[string]map[string]bool // by job, those that its viewer has been sent
+	behind []time.Duration            // how old the progress was that they were sent, since begin
+}
+
+// shown is what a viewer must show of a job.
+type shown struct {
+	done  int64
+	items int // how many
 }
 
 func newAudience(url string) *audience {
-	return &audience{url: url, shown: make(map[string]int64),
-		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}}
+	return &audience{
+		url:    url,
+		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}},
+		done:   make(map[string]int64),
+		items:  make(map[string]map[string]bool),
+	}
 }
 
 // watch opens a stream for each job, and returns when all show something.
@@ -43,9 +54,7 @@ func (a *audience) watch(ctx context.Context, ids []string) error {
 	return nil
 }
 
-var doneKey = []byte(`"done":`)
-
-// view shows a job until its stream ends. It tells first of its first frame, or of why there is none.
+// view shows a job until its stream ends. It sends nil to first at its first progress, or the error if there is none.
 func (a *audience) view(ctx context.Context, id string, first chan<- error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"/api/jobs/"+id+"/progress", nil)
 	if err != nil {
@@ -62,30 +71,50 @@ func (a *audience) view(ctx context.Context, id string, first chan<- error) {
 		first <- fmt.Errorf("job %s is answered %s", id, response.Status)
 		return
 	}
-	told := false
+	started := false
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
-		_, rest, ok := bytes.Cut(lines.Bytes(), doneKey)
-		if !ok {
-			continue
-		}
-		now := time.Now()
-		number, _, _ := bytes.Cut(rest, []byte(","))
-		done, _ := strconv.ParseInt(string(number), 10, 64)
-		a.mu.Lock()
-		a.shown[id] = done
-		if told && done > 0 {
-			a.behind = append(a.behind, now.Sub(time.UnixMicro(done)))
-		}
-		a.mu.Unlock()
-		if !told {
-			told = true
+		if a.show(id, lines.Bytes(), started) && !started {
+			started = true
 			first <- nil
 		}
 	}
-	if ctx.Err() == nil && !told {
+	if ctx.Err() == nil && !started {
 		first <- fmt.Errorf("the stream of job %s ended", id)
 	}
+}
+
+var (
+	doneKey = []byte(`"done":`)
+	itemKey = []byte(`"itemId":"`)
+)
+
+// show takes a line of a stream, and reports whether it is of the job's progress. Its age counts unless it is the first.
+func (a *audience) show(id string, line []byte, counts bool) bool {
+	now := time.Now()
+	if _, rest, ok := bytes.Cut(line, itemKey); ok {
+		item, _, _ := bytes.Cut(rest, []byte(`"`))
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.items[id] == nil {
+			a.items[id] = make(map[string]bool)
+		}
+		a.items[id][string(item)] = true
+		return false
+	}
+	_, rest, ok := bytes.Cut(line, doneKey)
+	if !ok {
+		return false
+	}
+	number, _, _ := bytes.Cut(rest, []byte(","))
+	done, _ := strconv.ParseInt(string(number), 10, 64)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done[id] = done
+	if counts && done > 0 {
+		a.behind = append(a.behind, now.Sub(time.UnixMicro(done)))
+	}
+	return true
 }
 
 // begin forgets how far behind they were.
@@ -98,7 +127,7 @@ func (a *audience) begin() {
 	a.behind = nil
 }
 
-// end returns how far behind each frame since begin was when it was shown.
+// end returns how far behind each progress since begin was when it arrived.
 func (a *audience) end() []time.Duration {
 	if a == nil {
 		return nil
@@ -108,12 +137,12 @@ func (a *audience) end() []time.Duration {
 	return a.behind
 }
 
-// wrong counts those who do not show the last state of their row.
-func (a *audience) wrong(last map[string]int64) (n int) {
+// inexact counts the viewers that do not show the last state of their row, or with items not all items of their job.
+func (a *audience) inexact(last map[string]shown, items bool) (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for id, done := range a.shown {
-		if last[id] != done {
+	for id, done := range a.done {
+		if last[id].done != done || items && last[id].items != len(a.items[id]) {
 			n++
 		}
 	}

@@ -1,9 +1,10 @@
 // Command bench-db measures what attaching jobprogress costs the database: pgbench against a throwaway PostgreSQL, with
-// servers and viewers as in production. It prints a table and writes it into README.md.
+// servers and viewers as in production. It prints a table and, with -readme, writes it into that file.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,10 +22,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var b bench
-	flag.IntVar(&b.rounds, "rounds", 7, "rounds of each case, of which the median counts")
+	flag.IntVar(&b.rounds, "rounds", 7, "rounds of each case; the median counts")
 	flag.DurationVar(&b.time, "time", 5*time.Second, "how long pgbench runs in a round")
 	flag.DurationVar(&b.slowTime, "slow-time", 30*time.Second, "how long the slow work runs")
-	flag.StringVar(&b.readme, "readme", "", "file whose cost card is to be written")
+	flag.StringVar(&b.only, "only", "", "parts of the names of the cases to run, comma-separated; their baselines always run (default: all)")
+	flag.StringVar(&b.readme, "readme", "", "file to write the card into")
 	flag.Parse()
 	if err := b.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-db:", err)
@@ -36,66 +38,39 @@ func main() {
 type bench struct {
 	rounds         int
 	time, slowTime time.Duration
-	readme         string
+	only, readme   string
 
 	pgbench, program string // paths
 	server           *pgtest.Server
 	subjects         []*subject
 }
 
-// jobs is how many jobs the table has.
+// jobs is how many jobs a table has, unless a case says otherwise.
 const jobs = 1000
 
-// writers are how many update them at a time.
-var writers = []int{1, 8, 16}
-
-func (b *bench) run(ctx context.Context) (err error) {
-	if b.pgbench, err = pgtest.Program(ctx, "pgbench"); err != nil {
+func (b *bench) run(ctx context.Context) error {
+	if err := b.validate(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "jobprogress-bench-")
+	stop, err := b.start(ctx)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	b.program = filepath.Join(dir, "jobprogress")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.program, "jobprogress/cmd/jobprogress").CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w: %s", err, out)
-	}
-	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	// A disk that is waited for is what makes commits wait for one another.
-	if b.server, err = pgtest.StartOwn(ctx, say, "fsync=on", "full_page_writes=on", "shared_buffers=128MB"); err != nil {
+	defer stop()
+	if err := b.runSubjects(ctx); err != nil {
 		return err
 	}
-	defer b.server.Stop()
-	b.subjects = subjects()
-	for _, s := range b.subjects {
-		defer s.close() // also of what was prepared only in part
-		if err := s.prepare(ctx, b); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+	var slow *slowness
+	if b.wants(slowName) {
+		if slow, err = b.slowWork(ctx); err != nil {
+			return fmt.Errorf("%s: %w", slowName, err)
 		}
 	}
-	for _, n := range writers {
-		for round := range b.rounds {
-			for i := range b.subjects { // no subject is always first, or after the same
-				s := b.subjects[(i*(round%2*4+1)+round)%len(b.subjects)]
-				if err := s.round(ctx, b, n); err != nil {
-					return fmt.Errorf("%s, %d writers: %w", s.name, n, err)
-				}
-			}
-			say("%d writers, round %d of %d:", n, round+1, b.rounds)
-			for _, s := range b.subjects {
-				say("  %s %.0f", s.name, s.measured[n].commits[round])
-			}
+	var many *measured
+	if b.wants(manyName) {
+		if many, err = b.manyJobs(ctx); err != nil {
+			return fmt.Errorf("%s: %w", manyName, err)
 		}
-	}
-	slow, err := b.slowWork(ctx)
-	if err != nil {
-		return fmt.Errorf("slow work: %w", err)
-	}
-	many, err := b.manyJobs(ctx)
-	if err != nil {
-		return fmt.Errorf("many jobs: %w", err)
 	}
 	card := b.card(slow, many)
 	fmt.Print(card)
@@ -105,7 +80,65 @@ func (b *bench) run(ctx context.Context) (err error) {
 	return writeCard(b.readme, card)
 }
 
-// The marks in README.md between which the card stands.
+// validate checks the flags, and selects the subjects.
+func (b *bench) validate() error {
+	switch {
+	case b.rounds < 1:
+		return errors.New("-rounds must be at least 1")
+	case b.time < time.Second || b.slowTime < time.Second:
+		return errors.New("-time and -slow-time must be at least 1s: pgbench counts in seconds")
+	case b.only != "" && b.readme != "":
+		return errors.New("-readme needs all cases: leave out -only")
+	}
+	b.subjects = selection(subjects(), b.wants)
+	if len(b.subjects) == 0 && !b.wants(slowName) && !b.wants(manyName) {
+		return fmt.Errorf("-only %q names no case", b.only)
+	}
+	return nil
+}
+
+// wants reports whether -only asks for what has this name.
+func (b *bench) wants(name string) bool {
+	if b.only == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(strings.ToLower(b.only), ",") {
+		if part = strings.TrimSpace(part); part != "" && strings.Contains(strings.ToLower(name), part) {
+			return true
+		}
+	}
+	return false
+}
+
+// start builds the program and starts the database server. The caller calls stop.
+func (b *bench) start(ctx context.Context) (stop func(), err error) {
+	if b.pgbench, err = pgtest.Program(ctx, "pgbench"); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "jobprogress-bench-")
+	if err != nil {
+		return nil, err
+	}
+	b.program = filepath.Join(dir, "jobprogress")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.program, "jobprogress/cmd/jobprogress").CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("build: %w: %s", err, out)
+	}
+	// Commits wait for one another because they wait for the disk, so fsync must be on.
+	if b.server, err = pgtest.StartOwn(ctx, say, "fsync=on", "full_page_writes=on", "shared_buffers=128MB"); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return func() {
+		b.server.Stop()
+		os.RemoveAll(dir)
+	}, nil
+}
+
+// say reports progress to whoever runs the bench.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// The marks between which the card stands in the file.
 const (
 	cardBegins = "<!-- make bench-db writes from here -->\n"
 	cardEnds   = "<!-- to here -->\n"

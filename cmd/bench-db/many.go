@@ -11,21 +11,26 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// manyJobs are all watched, each by one viewer, and all change.
-const manyJobs = 10_000
+const (
+	manyName = "10000 watched jobs"
+	// manyJobs are all watched, each by one viewer, and all change.
+	manyJobs = 10_000
+)
 
 // manyJobs measures what it takes the database to have them read.
 func (b *bench) manyJobs(ctx context.Context) (*measured, error) {
-	s := &subject{name: "many", jobs: manyJobs, attach: install("on"), serve: true, watched: manyJobs}
-	defer s.close()
-	if err := s.prepare(ctx, b); err != nil {
+	d := &database{name: "many", jobs: manyJobs, attach: install("on"), serve: true, watched: manyJobs}
+	defer d.close()
+	if err := d.prepare(ctx, b); err != nil {
 		return nil, err
 	}
+	s := &subject{name: manyName, database: d, script: updateScript(manyJobs)}
 	most := writers[len(writers)-1]
-	for range b.rounds {
+	for round := range b.rounds {
 		if err := s.round(ctx, b, most); err != nil {
 			return nil, err
 		}
+		say("%s, round %d of %d", manyName, round+1, b.rounds)
 	}
 	return s.measured[most], nil
 }
@@ -34,11 +39,11 @@ func (b *bench) manyJobs(ctx context.Context) (*measured, error) {
 const tick = time.Second / 100
 
 // processor is the processor time that the sessions of the server have taken.
-func (s *subject) processor(ctx context.Context) (total time.Duration, err error) {
-	if !s.serve {
+func (d *database) processor(ctx context.Context) (total time.Duration, err error) {
+	if !d.serve {
 		return 0, nil
 	}
-	rows, err := s.admin.Query(ctx, `select pid from pg_stat_activity where datname = current_database() and application_name like 'jobprogress%'`)
+	rows, err := d.admin.Query(ctx, `select pid from pg_stat_activity where datname = current_database() and application_name like 'jobprogress%'`)
 	if err != nil {
 		return 0, err
 	}

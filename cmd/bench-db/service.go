@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
@@ -65,22 +64,27 @@ func (s *service) stop() {
 	s.process.Wait()
 }
 
-// calm waits until no bucket is busy any more.
-func (s *service) calm(ctx context.Context) error {
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+// calmTimeout is longer than a bucket is polled that has become slow.
+const calmTimeout = time.Minute
+
+// calm waits until no bucket is polled any more, and returns how many still are.
+func (s *service) calm(ctx context.Context) (polled float64, err error) {
+	for end := time.Now().Add(calmTimeout); ; time.Sleep(100 * time.Millisecond) {
 		c, err := s.counts(ctx)
-		if err != nil || c.busy == 0 {
-			return err
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%g buckets are still busy", c.busy)
+		if err != nil || c.polled == 0 || time.Now().After(end) {
+			return c.polled, err
 		}
 	}
 }
 
-// counts are of a server's metrics: since its start, and at present.
-type counts struct{ notices, reads, busy float64 }
+// counts are of a server's metrics: since its start, but polled, which is at present.
+type counts struct {
+	notifications float64 // without probes
+	reads, failed float64
+	polled        float64 // buckets
+}
 
+// counts asks the server for its metrics. Without a server all are 0.
 func (s *service) counts(ctx context.Context) (c counts, err error) {
 	if s == nil {
 		return c, nil
@@ -99,18 +103,27 @@ func (s *service) counts(ctx context.Context) (c counts, err error) {
 	if err != nil {
 		return c, err
 	}
-	for _, m := range families["jobprogress_notices_received_total"].GetMetric() {
-		if kind := m.GetLabel()[0].GetValue(); !strings.Contains(kind, "probe") {
-			c.notices += m.GetCounter().GetValue()
+	// A metric that was renamed must not look like one that is 0.
+	for _, name := range []string{"jobprogress_notifications_total", "jobprogress_buckets", "jobprogress_read_seconds", "jobprogress_reads_failed_total"} {
+		if families[name] == nil {
+			return c, fmt.Errorf("the server has no metric %s", name)
+		}
+	}
+	for _, m := range families["jobprogress_notifications_total"].GetMetric() {
+		if m.GetLabel()[0].GetValue() != "probe" {
+			c.notifications += m.GetCounter().GetValue()
 		}
 	}
 	for _, m := range families["jobprogress_buckets"].GetMetric() {
-		if m.GetLabel()[0].GetValue() == "busy" {
-			c.busy += m.GetGauge().GetValue()
+		if m.GetLabel()[0].GetValue() == "polled" {
+			c.polled += m.GetGauge().GetValue()
 		}
 	}
-	for _, m := range families["jobprogress_snapshot_read_seconds"].GetMetric() {
+	for _, m := range families["jobprogress_read_seconds"].GetMetric() {
 		c.reads += float64(m.GetHistogram().GetSampleCount())
+	}
+	for _, m := range families["jobprogress_reads_failed_total"].GetMetric() {
+		c.failed += m.GetCounter().GetValue()
 	}
 	return c, nil
 }

@@ -1,248 +1,175 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os/exec"
-	"regexp"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-
-	"jobprogress/internal/pgtest"
-	"jobprogress/internal/store"
-	"jobprogress/sql"
 )
 
-// subject is a way to attach to the job table, or not to, with a database of its own.
+// subject is a case: writers that run a script against a database, at full speed.
 type subject struct {
-	name    string
-	attach  func(ctx context.Context, databaseURL string) error // nil: nothing
-	serve   bool                                                // a server is there
-	jobs    int                                                 // in the table
-	watched int                                                 // of them, each by one viewer
-	plain   bool                                                // somebody else listens
-
-	url      string
-	admin    *pgx.Conn
-	service  *service
-	audience *audience
+	name        string
+	database    *database // several subjects may share one
+	script      string
+	base        *subject // by whose commits a second ours are divided; nil: this is a baseline
+	writers     []int    // how many write at a time, in one round after another
+	items       bool     // the script calls jobprogress.item once in each transaction
+	commitDelay bool     // with commit_delay set
 
 	measured map[int]*measured // by writers
 }
 
-// measured is what the rounds gave.
+// measured is what the rounds of a subject gave. A slice of floats has one of each round.
 type measured struct {
-	commits, notices, reads []float64 // a second, one of each round
-	processor               []float64 // of the database's, that the server takes; one of each round
-	behind                  []time.Duration
-	inexact                 int // viewers that did not end at the row's last state
+	commits, notifications, reads []float64 // a second
+	processor                     []float64 // share of a processor that the server's sessions take of the database
+	behind                        []time.Duration
+	inexact                       int     // viewers that did not end at the last state
+	failed                        int     // transactions, items and reads that failed, and warnings
+	sweeps                        []sweep // one after each round
 }
 
-func install(gate string) func(context.Context, string) error {
-	return func(ctx context.Context, url string) error {
-		return store.Install(ctx, url, store.Installation{Table: "job", Gate: gate})
-	}
-}
+// sweep is one of the item log.
+type sweep struct{ ms, before, deleted float64 }
 
+// writers are the numbers of writers of the card.
+var writers = []int{1, 8, 16}
+
+// subjects are all cases that have a baseline, in the order of the card. Names have no comma, for -only.
 func subjects() []*subject {
+	none := &database{name: "none", jobs: jobs}
+	plain := &database{name: "plain", jobs: jobs, attach: attachPlain, listen: "job"}
+	nobody := &database{name: "nobody", jobs: jobs, attach: install("on"), serve: true}
+	some := &database{name: "some", jobs: jobs, attach: install("on"), serve: true, watched: jobs / 10}
+	all := &database{name: "all", jobs: jobs, attach: install("on"), serve: true, watched: jobs}
+	ungated := &database{name: "ungated", jobs: jobs, attach: install("off"), serve: true}
+	// Items have databases of their own: the reads of the row cases would look through their rows.
+	itemsNobody := &database{name: "items_nobody", jobs: jobs, attach: install("on"), serve: true}
+	itemsAll := &database{name: "items_all", jobs: jobs, attach: install("on"), serve: true, watched: jobs}
+
+	update, noItem, item := updateScript(jobs), itemScript(jobs, false), itemScript(jobs, true)
+	ends := []int{1, 16}
+	most := []int{16}
+	base := &subject{name: "update: no trigger", database: none, script: update, writers: writers}
+	nobodyBase := &subject{name: "begin-update-end: attached and nobody watches", database: itemsNobody, script: noItem, writers: ends}
+	allBase := &subject{name: "begin-update-end: attached and all watched", database: itemsAll, script: noItem, writers: ends}
+	delayBase := &subject{name: "update: no trigger and commit_delay 5 ms", database: none, script: update, writers: most, commitDelay: true}
 	return []*subject{
-		{name: "no trigger", jobs: jobs},
-		{name: "plain NOTIFY trigger", jobs: jobs, attach: attachPlain, plain: true},
-		{name: "attached, nobody watches", jobs: jobs, attach: install("on"), serve: true},
-		{name: "attached, 10 % watched", jobs: jobs, attach: install("on"), serve: true, watched: jobs / 10},
-		{name: "attached, every job watched", jobs: jobs, attach: install("on"), serve: true, watched: jobs},
-		{name: "attached, gate off, nobody watches", jobs: jobs, attach: install("off"), serve: true},
+		base,
+		{name: "update: plain NOTIFY trigger", database: plain, script: update, base: base, writers: writers},
+		{name: "update: attached and nobody watches", database: nobody, script: update, base: base, writers: writers},
+		{name: "update: attached and 10 % watched", database: some, script: update, base: base, writers: writers},
+		{name: "update: attached and all watched", database: all, script: update, base: base, writers: writers},
+		{name: "update: attached with gate off and nobody watches", database: ungated, script: update, base: base, writers: writers},
+		nobodyBase,
+		{name: "begin-update-item()-end: attached and nobody watches", database: itemsNobody, script: item, base: nobodyBase, writers: ends, items: true},
+		allBase,
+		{name: "begin-update-item()-end: attached and all watched", database: itemsAll, script: item, base: allBase, writers: ends, items: true},
+		delayBase,
+		{name: "update: attached and all watched and commit_delay 5 ms", database: all, script: update, base: delayBase, writers: most, commitDelay: true},
 	}
 }
 
-// attachPlain attaches what most people write first.
-func attachPlain(ctx context.Context, url string) error {
-	return execute(ctx, url, `
-		create function notify_job() returns trigger language plpgsql as $$
-		begin
-			perform pg_notify('job', json_build_object('id', new.id, 'status', new.status, 'progress', new.progress)::text);
-			return null;
-		end $$;
-		create trigger notify_job after update on job for each row
-		when (old.status is distinct from new.status or old.progress is distinct from new.progress)
-		execute function notify_job()`)
+// selection is the subjects that are wanted, and their baselines.
+func selection(all []*subject, wanted func(name string) bool) (selected []*subject) {
+	needed := make(map[*subject]bool)
+	for _, s := range all {
+		if wanted(s.name) {
+			needed[s] = true
+			needed[s.base] = true
+		}
+	}
+	for _, s := range all {
+		if needed[s] {
+			selected = append(selected, s)
+		}
+	}
+	return selected
 }
 
-const account = "00000000-0000-4000-8000-00000000000a"
-
-// jobID is the id of job i in SQL.
-const jobID = `md5(%s::text)::uuid`
-
-func (s *subject) prepare(ctx context.Context, b *bench) (err error) {
-	s.measured = make(map[int]*measured)
-	name := "bench_" + regexp.MustCompile(`\W+`).ReplaceAllString(strings.ToLower(s.name), "_")
-	if err := execute(ctx, b.server.URL, "create database "+name); err != nil {
-		return err
-	}
-	s.url = pgtest.WithDatabase(b.server.URL, name)
-	// Room on each page for the versions of a row, as any table gets that is updated for a while.
-	err = execute(ctx, s.url, sql.Job+`; alter table job set (fillfactor = 50);
-		insert into job (id, account_id, type, status, progress)
-		select `+fmt.Sprintf(jobID, "i")+`, '`+account+`', 'matching', 'running', '{"total": 9000000000000000}' from generate_series(1, `+fmt.Sprint(s.jobs)+`) as i;
-		analyze job`)
-	if err != nil {
-		return err
-	}
-	if s.attach != nil {
-		if err := s.attach(ctx, s.url); err != nil {
-			return err
+// runSubjects runs the rounds of the subjects, interleaved.
+func (b *bench) runSubjects(ctx context.Context) error {
+	for _, s := range b.subjects {
+		defer s.database.close() // also of what was prepared only in part
+		if err := s.database.prepare(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	if s.admin, err = pgx.Connect(ctx, s.url); err != nil {
-		return err
-	}
-	if s.plain {
-		if _, err := s.admin.Exec(ctx, "listen job"); err != nil {
-			return err
+	for _, n := range writers {
+		var present []*subject
+		for _, s := range b.subjects {
+			if slices.Contains(s.writers, n) {
+				present = append(present, s)
+			}
 		}
-		go listenTo(s.admin)
-	}
-	if s.serve {
-		if s.service, err = startService(ctx, b.program, s.url); err != nil {
-			return err
+		for round := range b.rounds {
+			for _, s := range order(present, round) {
+				if err := s.begin(ctx, b, n); err != nil {
+					return fmt.Errorf("%s, %d writers: %w", s.name, n, err)
+				}
+			}
+			for _, s := range present {
+				say("%d writers, round %d of %d: %6.0f %s", n, round+1, b.rounds, s.measured[n].commits[round], s.name)
+			}
 		}
-	}
-	if s.watched > 0 {
-		s.audience = newAudience(s.service.url)
-		rows, err := s.admin.Query(ctx, `select `+fmt.Sprintf(jobID, "i")+`::text from generate_series(1, $1) as i`, s.watched)
-		if err != nil {
-			return err
-		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return err
-		}
-		return s.audience.watch(ctx, ids)
 	}
 	return nil
 }
 
-func (s *subject) close() {
-	if s.audience != nil {
-		s.audience.close()
+// order is the order of a round. No subject is always first, or always after the same one. Neighbours in the card often
+// share a database, whose buckets may still be polled after a round: so every other one comes first, then the rest.
+func order(subjects []*subject, round int) (ordered []*subject) {
+	n := len(subjects)
+	for i := range n {
+		place := (round + i) % n
+		if round%2 == 1 {
+			place = (round + n - i) % n
+		}
+		if place *= 2; place >= n {
+			place -= n - 1 + n%2 // the odd ones
+		}
+		ordered = append(ordered, subjects[place])
 	}
-	if s.service != nil {
-		s.service.stop()
-	}
+	return ordered
 }
 
-// script updates a job as its worker would; done is the time, in microseconds, so that viewers see how old it is.
-func script(jobs int) string {
-	return fmt.Sprintf(`
-\set i random(1, %d)
-update job set progress = jsonb_build_object('total', 9000000000000000,
-  'done', (extract(epoch from clock_timestamp()) * 1000000)::bigint, 'succeeded', 0, 'failed', 0)
-where id = `+jobID+`;
-`, jobs, ":i")
+// begin runs a round that is compared with others: it begins with all that is watched being notified.
+func (s *subject) begin(ctx context.Context, b *bench, writers int) (err error) {
+	if polled, err := s.database.service.calm(ctx); err != nil {
+		return err
+	} else if polled > 0 {
+		say("%s: %g buckets are polled when the round begins", s.name, polled)
+	}
+	if s.commitDelay {
+		if err := b.setCommitDelay(ctx, 5000); err != nil {
+			return err
+		}
+		defer func() {
+			if err == nil {
+				err = b.setCommitDelay(ctx, 0)
+			}
+		}()
+	}
+	return s.round(ctx, b, writers)
 }
 
-var tps = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
-
-// bench runs pgbench with the script and returns the commits a second.
-func (s *subject) pgbench(ctx context.Context, b *bench, script string, args ...string) (float64, error) {
-	run := exec.CommandContext(ctx, b.pgbench, append(args, "-n", "-f", "/dev/stdin", s.url)...)
-	run.Stdin = strings.NewReader(script)
-	var stderr bytes.Buffer
-	run.Stderr = &stderr
-	out, err := run.Output()
-	if err != nil {
-		return 0, fmt.Errorf("pgbench: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	found := tps.FindSubmatch(out)
-	if found == nil {
-		return 0, fmt.Errorf("pgbench says nothing of tps:\n%s", out)
-	}
-	return strconv.ParseFloat(string(found[1]), 64)
-}
-
-// round measures once with so many writers.
-func (s *subject) round(ctx context.Context, b *bench, writers int) error {
-	m := s.measured[writers]
-	if m == nil {
-		m = new(measured)
-		s.measured[writers] = m
-	}
-	before, err := s.service.counts(ctx)
-	if err != nil {
+// setCommitDelay sets commit_delay, in microseconds, for all sessions, those of our servers too. Writers wait for it
+// only if commit_siblings (5) others have a transaction open.
+func (b *bench) setCommitDelay(ctx context.Context, delay int) error {
+	if err := execute(ctx, b.server.URL, fmt.Sprintf("alter system set commit_delay = %d; select pg_reload_conf()", delay)); err != nil {
 		return err
-	}
-	used, err := s.processor(ctx)
-	if err != nil {
-		return err
-	}
-	s.audience.begin()
-	start := time.Now()
-	commits, err := s.pgbench(ctx, b, script(s.jobs), "-c", fmt.Sprint(writers), "-j", "1", "-T", fmt.Sprint(int(b.time.Seconds())))
-	if err != nil {
-		return err
-	}
-	took := time.Since(start).Seconds()
-	usedNow, err := s.processor(ctx)
-	if err != nil {
-		return err
-	}
-	m.processor = append(m.processor, (usedNow-used).Seconds()/took)
-	after, err := s.service.counts(ctx)
-	if err != nil {
-		return err
-	}
-	m.commits = append(m.commits, commits)
-	m.notices = append(m.notices, (after.notices-before.notices)/took)
-	m.reads = append(m.reads, (after.reads-before.reads)/took)
-	wrong, err := s.exact(ctx)
-	if err != nil {
-		return err
-	}
-	m.inexact += wrong
-	m.behind = append(m.behind, s.audience.end()...)
-	// What is left of the round, in dead rows and on the way to the disk, is not the next subject's.
-	return execute(ctx, s.url, "vacuum job; checkpoint")
-}
-
-// exactTimeout is generous: what is not there by then won't come.
-const exactTimeout = 20 * time.Second
-
-// exact waits until every viewer shows its row's last state, and returns how many do not.
-func (s *subject) exact(ctx context.Context) (wrong int, err error) {
-	if s.audience == nil {
-		return 0, nil
-	}
-	rows, err := s.admin.Query(ctx, `select id::text, coalesce((progress ->> 'done')::bigint, 0) from job`)
-	if err != nil {
-		return 0, err
-	}
-	last := make(map[string]int64)
-	var id string
-	var done int64
-	if _, err := pgx.ForEachRow(rows, []any{&id, &done}, func() error { last[id] = done; return nil }); err != nil {
-		return 0, err
 	}
 	for end := time.Now().Add(exactTimeout); ; time.Sleep(10 * time.Millisecond) {
-		if wrong = s.audience.wrong(last); wrong == 0 || time.Now().After(end) || ctx.Err() != nil {
-			return wrong, ctx.Err()
-		}
-	}
-}
-
-func execute(ctx context.Context, url, text string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	for _, one := range strings.Split(text, "; ") { // vacuum wants to be alone
-		if _, err := conn.PgConn().Exec(ctx, one).ReadAll(); err != nil {
+		var present string
+		if err := queryValue(ctx, b.server.URL, "select setting from pg_settings where name = 'commit_delay'", &present); err != nil {
 			return err
 		}
+		if present == fmt.Sprint(delay) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("commit_delay is %s and not %d", present, delay)
+		}
 	}
-	return nil
 }

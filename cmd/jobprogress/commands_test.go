@@ -66,7 +66,7 @@ func TestEmptyVariablesMeanTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := c.(*serveCommand)
-	if got.Addr != "127.0.0.1:8080" || got.AdminAddr != "127.0.0.1:9090" || got.PingInterval != 30*time.Second || got.Cookie != "session" {
+	if got.Addr != "127.0.0.1:8080" || got.AdminAddr != "127.0.0.1:8081" || got.PingInterval != 30*time.Second || got.Cookie != "session" {
 		t.Errorf("settings %+v", got)
 	}
 }
@@ -136,7 +136,7 @@ func TestInstallPrintsWhatItRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	installed := func() (installed bool) {
-		if err := conn.QueryRow(t.Context(), `select to_regprocedure('jobprogress.snapshot(uuid[])') is not null`).Scan(&installed); err != nil {
+		if err := conn.QueryRow(t.Context(), `select to_regprocedure('jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint)') is not null`).Scan(&installed); err != nil {
 			t.Fatal(err)
 		}
 		return installed
@@ -156,7 +156,11 @@ func TestInstallWithTheGateOff(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	db := pgtest.Pool(t, url)
-	for gate, want := range map[string]bool{"on": true, "off": false, "": true} {
+	for _, c := range []struct {
+		gate string
+		want bool
+	}{{"", true}, {"off", false}, {"", false}, {"on", true}, {"", true}} { // without a setting it stays as it was
+		gate, want := c.gate, c.want
 		env := map[string]string{"JOBPROGRESS_GATE": gate}
 		if _, err := output(t, func(name string) string { return env[name] }, "install", "--database-url", url); err != nil {
 			t.Fatal(err)

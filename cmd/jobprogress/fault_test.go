@@ -29,29 +29,32 @@ func rawConnection(t *testing.T, s *server) (net.Conn, func(string)) {
 	}
 }
 
-func TestListenerTerminatedWithStreamsOpen(t *testing.T) {
+func TestSessionTerminatedWithStreamsOpen(t *testing.T) {
 	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--backstop-interval", "1h")
 	id := s.insert()
 	st := s.open(streamOf(id) + "?heartbeat=1")
-	for i := range 3 {
-		s.terminateListener()
+	for i, session := range []string{"listen", "read", "listen", "read"} {
+		s.terminate(session)
 		s.progress(id, i+1)
 		start := time.Now()
 		st.until(doneEvent(i + 1))
 		t.Logf("right again after %s", time.Since(start).Round(time.Millisecond))
-		s.eventually("reconnected", func() bool { return s.metric("jobprogress_bus_reconnects_total") == strconv.Itoa(i+1) })
+		s.eventually("reconnected", func() bool {
+			return s.metric(`jobprogress_bus_reconnects_total{session="`+session+`"}`) == strconv.Itoa(i/2+1)
+		})
 		s.ready()
 	}
 }
 
-func (s *server) terminateListener() {
+// terminate ends the session that listens or the one that reads.
+func (s *server) terminate(session string) {
 	s.t.Helper()
-	s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress listen'`)
+	s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1`, "jobprogress "+session)
 }
 
-// unreachable keeps the listener from coming back until the returned function is called.
-func (s *server) unreachable() (reachable func()) {
+// unreachable ends sessions, and keeps them from coming back until the returned function is called.
+func (s *server) unreachable(sessions ...string) (reachable func()) {
 	s.t.Helper()
 	allow := func(allowed bool) {
 		admin, err := pgx.Connect(s.t.Context(), pgtest.WithDatabase(s.db.Config().ConnString(), "postgres"))
@@ -66,8 +69,25 @@ func (s *server) unreachable() (reachable func()) {
 	}
 	s.exec(`select 1`) // a connection to go on with
 	allow(false)
-	s.terminateListener()
+	for _, session := range sessions {
+		s.terminate(session)
+	}
 	return func() { allow(true) }
+}
+
+// The pooler of DATABASE_URL serves the JSON state, and nobody else.
+func TestDeadPoolerDoesNotMatterToStreams(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	s := serveForTest(t, url, "--database-url", "postgres://nobody@127.0.0.1:1/nowhere", "--listen-database-url", url)
+	id := s.insert()
+	st := s.open(streamOf(id))
+	st.until("running")
+	s.progress(id, 1)
+	st.until(doneEvent(1))
+	if response, _ := s.get("/api/jobs/" + id); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the JSON state is answered %s", response.Status)
+	}
 }
 
 func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
@@ -85,10 +105,7 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		st.until("degraded")
-		s.eventually("not ready", func() bool {
-			response, _ := s.get("/readyz")
-			return response.StatusCode == http.StatusServiceUnavailable
-		})
+		s.degraded()
 
 		// A browser must not give up; everybody else is told the truth.
 		response, body := s.get(streamOf(id), "Accept: text/event-stream")
@@ -96,8 +113,7 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 			t.Errorf("EventSource is told %s %q", response.Status, body)
 		}
 		for _, request := range [][]string{
-			{streamOf(id)}, {"/api/jobs/" + id}, {"/readyz"},
-			{"/api/jobs/" + id, "Accept: text/event-stream"}, {"/readyz", "Accept: text/event-stream"}, // no streams
+			{streamOf(id)}, {"/api/jobs/" + id}, {"/api/jobs/" + id, "Accept: text/event-stream"}, // no stream
 		} {
 			path := request[0]
 			response, body := s.get(path, request[1:]...)

@@ -147,9 +147,7 @@ func TestViewerGoneWithoutAWordIsGivenUp(t *testing.T) {
 	id := s.insert()
 	s.stall(id)
 	s.eventually("open", func() bool { return s.metric("jobprogress_streams_open") == "1" })
-	for i := range 20 {
-		s.exec(`update job set error = $2::int || repeat('x', 900) where id = $1`, id, i)
-	}
+	s.exec(`select jobprogress.item($1, i || repeat('x', 900), 'song', 'queued') from generate_series(1, 20) as i`, id)
 	s.eventually("given up", func() bool { return s.metric(`jobprogress_streams_ended_total{reason="client"}`) == "1" })
 }
 
@@ -161,12 +159,8 @@ func TestHerdComesBackSpreadOut(t *testing.T) {
 	for range jobs {
 		ids = append(ids, s.insert())
 	}
-	reachable := s.unreachable()
-	s.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress'`)
-	s.eventually("not ready", func() bool {
-		response, _ := s.get("/readyz")
-		return response.StatusCode == http.StatusServiceUnavailable
-	})
+	reachable := s.unreachable("listen", "read")
+	s.degraded()
 	all := func(do func(id string)) {
 		var working sync.WaitGroup
 		for i := range herd {
@@ -201,7 +195,7 @@ func TestHerdComesBackSpreadOut(t *testing.T) {
 
 	reachable()
 	s.ready()
-	before := s.metric("jobprogress_snapshot_read_seconds_count")
+	before := s.metric("jobprogress_read_seconds_count")
 	all(func(id string) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -216,9 +210,9 @@ func TestHerdComesBackSpreadOut(t *testing.T) {
 			t.Errorf("%s %q, %v", response.Status, first, err)
 		}
 	})
-	t.Logf("snapshot reads for %d streams of %d jobs at once: %s before, %s after", herd, jobs, before, s.metric("jobprogress_snapshot_read_seconds_count"))
+	t.Logf("reads for %d streams of %d jobs at once: %s before, %s after", herd, jobs, before, s.metric("jobprogress_read_seconds_count"))
 	from, _ := strconv.Atoi(before)
-	to, _ := strconv.Atoi(s.metric("jobprogress_snapshot_read_seconds_count"))
+	to, _ := strconv.Atoi(s.metric("jobprogress_read_seconds_count"))
 	if to-from > jobs { // one after another, and never one for each stream
 		t.Errorf("%d reads", to-from)
 	}

@@ -91,8 +91,17 @@ func serveForTestWith(t *testing.T, databaseURL string, client *http.Client, arg
 func (s *server) ready() {
 	s.t.Helper()
 	s.eventually("ready", func() bool {
-		response, _ := s.get("/readyz")
-		return response.StatusCode == http.StatusOK
+		response, body := s.get("/readyz")
+		return response.StatusCode == http.StatusOK && body == "ready\n"
+	})
+}
+
+// degraded waits until the server has lost the database. It stays ready.
+func (s *server) degraded() {
+	s.t.Helper()
+	s.eventually("degraded", func() bool {
+		response, body := s.get("/readyz")
+		return response.StatusCode == http.StatusOK && strings.HasPrefix(body, "ready, degraded: ")
 	})
 }
 

@@ -35,5 +35,5 @@
 //	locks of their buckets are taken
 //	Begin                              the jobs to read, with what was read last
 //	one statement
-//	Finish or Fail
+//	Finish, Fail or Retry
 package bus

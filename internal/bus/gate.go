@@ -47,7 +47,7 @@ func (g *gate) adjust(ctx context.Context, conn *pgx.Conn, feed hub.Feed, wanted
 		g.pause = 0
 		return nil
 	}
-	if _, ok := errors.AsType[*pgconn.PgError](err); !ok || conn.IsClosed() {
+	if _, ok := errors.AsType[*pgconn.PgError](err); !ok || conn.IsClosed() || store.SessionEnded(err) {
 		return err
 	}
 	feed.Release(g.held.Buckets)

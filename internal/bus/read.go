@@ -76,14 +76,16 @@ func newReader(c Config, e *ear, m metrics) *reader {
 // run keeps one session reading until ctx ends. cut ends the listener's session.
 func (r *reader) run(ctx context.Context, cut func()) {
 	for {
-		err := r.runSession(ctx)
+		connected, err := r.runSession(ctx)
 		r.feed.Release(every) // the locks are gone
 		if ctx.Err() != nil {
 			r.feed.SetDegraded("stopped")
 			return
 		}
 		r.health.degraded(err)
-		r.feed.Fail(r.feed.Begin(math.MaxInt), err) // nobody waits for a session to come
+		if !connected {
+			r.feed.Fail(r.feed.Begin(math.MaxInt), err) // nobody waits for a database that is away
+		}
 		if errors.Is(err, errNoEcho) {
 			cut() // either session may be the dead one
 		}
@@ -96,10 +98,10 @@ func (r *reader) run(ctx context.Context, cut func()) {
 var every = job.Buckets{}.Complement()
 
 // runSession connects, and reads until the session fails or ctx ends.
-func (r *reader) runSession(ctx context.Context) error {
+func (r *reader) runSession(ctx context.Context) (connected bool, err error) {
 	conn, err := store.Connect(ctx, r.config.URL, "jobprogress read")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer closeSession(ctx, conn)
 	now := time.Now()
@@ -124,7 +126,7 @@ func (r *reader) runSession(ctx context.Context) error {
 			err = r.tick(ctx)
 		}
 	}
-	return err
+	return true, err
 }
 
 func closeSession(ctx context.Context, conn *pgx.Conn) {
@@ -183,7 +185,7 @@ func (r *reader) proved(ctx context.Context) error {
 		}
 		return store.CheckInstalled(ctx, r.conn, !r.prepared || r.lacks != nil)
 	})
-	if r.conn.IsClosed() {
+	if err != nil && r.ended(err) {
 		return err
 	}
 	begins := !r.prepared || r.lacks != nil
@@ -202,6 +204,9 @@ func (r *reader) proved(ctx context.Context) error {
 	return nil
 }
 
+// ended reports whether the session ended with the error.
+func (r *reader) ended(err error) bool { return r.conn.IsClosed() || store.SessionEnded(err) }
+
 // ask runs statements that the session must answer in time.
 func (r *reader) ask(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -209,9 +214,9 @@ func (r *reader) ask(ctx context.Context, do func(context.Context) error) error 
 	return do(ctx)
 }
 
-// survive returns an error that ends the session. Of others viewers and operators are told.
+// survive returns an error that ends the session. Others degrade the bus.
 func (r *reader) survive(err error) error {
-	if err == nil || r.conn.IsClosed() {
+	if err == nil || r.ended(err) {
 		return err
 	}
 	r.health.degraded(err)
@@ -314,14 +319,15 @@ func (r *reader) read(ctx context.Context, requests []job.Request, failures *int
 		r.poller.observe(requests, r.feed.Finish(read.Jobs, read.Seen, notified), took)
 		return nil
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if r.ended(err) {
+		r.feed.Retry(requests)
+		return err
 	}
 	r.metrics.readsFailed.Inc()
 	*failures++
 	if half := len(requests) / 2; half > 0 && store.MayBeOneRow(err) && *failures < mostFailures {
 		if err := r.read(ctx, requests[:half], failures); err != nil {
-			r.feed.Fail(requests[half:], err)
+			r.feed.Retry(requests[half:])
 			return err
 		}
 		return r.read(ctx, requests[half:], failures)

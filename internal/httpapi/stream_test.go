@@ -96,10 +96,18 @@ func open(t *testing.T, a *API, query string) (*viewer, <-chan struct{}) {
 		handler.ServeHTTP(v, r)
 	}()
 	synctest.Wait()
-	if ids := a.Hub.Next(10); len(ids) > 0 {
-		a.Hub.Settle(a.Hub.Take(ids), []job.Snapshot{{ID: someJob, Found: true, State: running(1)}})
+	if feed := a.Hub.Feed(); len(feed.Begin(10)) > 0 {
+		feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: running(1)}}, "1:1:", job.Buckets{}.Complement())
 	}
 	return v, ended
+}
+
+// change notifies a change of someJob, and has it read.
+func change(a *API, s job.State) {
+	feed := a.Hub.Feed()
+	feed.Want(someJob)
+	feed.Begin(10)
+	feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: s}}, "2:2:", job.Buckets{}.Complement())
 }
 
 func running(done int64) job.State {
@@ -109,9 +117,7 @@ func running(done int64) job.State {
 func newAPI(authenticator Authenticator) *API {
 	registry := prometheus.NewRegistry()
 	h := hub.New(registry)
-	h.Relisten()
-	h.Arm(job.Buckets{0: true}) // someJob is in it
-	h.SetLive(true)
+	h.Feed().SetLive()
 	return New(Config{
 		Hub: h, Auth: authenticator,
 		PingInterval: 30 * time.Second, RecheckInterval: time.Hour, WriteTimeout: 10 * time.Second, MaxStreams: 1000, MaxStreamsPerAccount: 1000,
@@ -137,7 +143,7 @@ func TestPingAfterSilence(t *testing.T) {
 		plain.take()
 		asked.take()
 		time.Sleep(29 * time.Second)
-		a.Hub.Apply(job.Notice{Kind: job.KindState, Job: someJob, XID: 1, State: running(2)})
+		change(a, running(2))
 		if got := plain.take(); !strings.Contains(got, `"done":2`) || strings.Contains(got, "ping") {
 			t.Errorf("after a change: %q", got)
 		}
@@ -182,7 +188,7 @@ func TestViewerThatDoesNotReadIsCutOff(t *testing.T) {
 		v.mu.Lock()
 		v.stalled = true
 		v.mu.Unlock()
-		a.Hub.Apply(job.Notice{Kind: job.KindState, Job: someJob, XID: 1, State: running(2)})
+		change(a, running(2))
 		time.Sleep(10*time.Second - time.Millisecond)
 		if ended(end) {
 			t.Error("the stream ended too early")

@@ -8,7 +8,7 @@ import (
 )
 
 // Feed is what the bus calls. It says which jobs are wanted (Want, Poll, Backstop, Resync), and reads them: Begin, then
-// Finish or Fail. Reads follow one another, so each sees all that the one before it saw. A job that is wanted while a
+// Finish, Fail or Retry. Reads follow one another, so each sees all that the one before it saw. A job that is wanted while a
 // read of it is under way is read once more.
 //
 // A topic is notified when all changes since its last read will be notified; else it is polled.
@@ -137,6 +137,25 @@ func (f Feed) Fail(requests []job.Request, err error) {
 		t.retryAt = time.Now().Add(min(firstRetry<<min(t.failures, 20), mostRetry))
 		t.failures++
 		t.answer(fmt.Errorf("%w: %w", ErrUnavailable, err))
+	}
+}
+
+// Retry says that a session was lost before it could read the jobs. Those who wait for one wait for the next session.
+func (f Feed) Retry(requests []job.Request) {
+	h := f.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range requests {
+		t := h.topics[r.ID]
+		if t == nil || !t.begun {
+			continue
+		}
+		t.begun, t.notified = false, false
+		t.awaited, t.reading = append(t.reading, t.awaited...), nil
+		if len(t.awaited) > 0 {
+			h.urgent[t.id] = t
+		}
+		h.want(t)
 	}
 }
 

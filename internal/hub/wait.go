@@ -6,7 +6,7 @@ import (
 )
 
 // read is a read of a row that somebody waits for. A topic's reads are awaited until Begin names its job, then reading
-// until Finish or Fail.
+// until Finish, Fail or Retry.
 type read struct {
 	done chan struct{}
 	err  error // may be looked at once done is closed

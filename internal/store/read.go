@@ -59,6 +59,12 @@ func MayBeOneRow(err error) bool {
 	return timedOut(err)
 }
 
+// SessionEnded reports whether the database said that it ends the session: it stops, or somebody has it ended.
+func SessionEnded(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code == "25P03" || pg.Code[:2] == "08")
+}
+
 // timedOut reports whether the database gave a statement up.
 func timedOut(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
