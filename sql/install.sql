@@ -110,12 +110,13 @@ begin
   if pg_catalog.current_setting('jobprogress.notify', true) operator(pg_catalog.=) 'off' then
     return null;
   end if;
-  if tg_op operator(pg_catalog.<>) 'INSERT' then
-    nothing := pg_catalog.pg_notify('jobprogress', old.id::pg_catalog.text);
-  end if;
   if tg_op operator(pg_catalog.<>) 'DELETE' then
-    nothing := pg_catalog.pg_notify('jobprogress', new.id::pg_catalog.text); -- PostgreSQL folds it if it is the same
+    nothing := pg_catalog.pg_notify('jobprogress', new.id::pg_catalog.text);
+    if tg_op operator(pg_catalog.=) 'INSERT' or new.id operator(pg_catalog.=) old.id then
+      return null;
+    end if;
   end if;
+  nothing := pg_catalog.pg_notify('jobprogress', old.id::pg_catalog.text);
   return null;
 end $$;
 

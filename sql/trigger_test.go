@@ -25,7 +25,7 @@ func TestEachWriteNotifiesTheIDAndNothingElse(t *testing.T) {
 	}
 	renamed := job.ID(uuid.NewString())
 	exec(t, writer, `update job set id = $1`, renamed)
-	hears(t, listener, id, renamed)
+	hears(t, listener, renamed, id)
 	exec(t, writer, `delete from job`)
 	hears(t, listener, renamed)
 	silent(t, listener, writer)
