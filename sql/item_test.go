@@ -26,7 +26,7 @@ func texts() map[string]string {
 	return texts
 }
 
-// isCut tells whether got is all of the text, or its beginning.
+// isCut reports whether got is all of the text, or its beginning.
 func isCut(got, text string, characters int) bool {
 	if utf8.RuneCountInString(text) <= characters {
 		return got == text

@@ -77,7 +77,7 @@ func TestNoAuthenticationIsRefusedOffLoopback(t *testing.T) {
 		"127.0.0.1:1": false, "localhost:1": false, "[::1]:1": false, "127.9.9.9:1": false} {
 		c := &serveCommand{Addr: addr, AdminAddr: addr, InsecureNoAuth: true}
 		got := false
-		for _, f := range c.faults() {
+		for _, f := range c.validate() {
 			got = got || strings.Contains(f.Error(), "only a loopback address")
 		}
 		if got != refused {

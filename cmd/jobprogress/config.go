@@ -32,9 +32,9 @@ type commands struct {
 	Watch     watchCommand     `cmd:"" help:"Show the progress of a job in the terminal."`
 }
 
-// command is one of commands. faults names all that is wrong with its settings, before anything is opened.
+// command is one of commands. validate returns all that is wrong with its settings, before anything is opened.
 type command interface {
-	faults() []error
+	validate() []error
 	run(ctx context.Context, stdout, stderr io.Writer) error
 }
 
@@ -75,21 +75,21 @@ type logging struct {
 	LogLevel  string `env:"JOBPROGRESS_LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
 }
 
-func (l logging) faults() []error {
-	var faults []error
+func (l logging) validate() []error {
+	var invalid []error
 	if l.LogFormat != "text" && l.LogFormat != "json" {
-		faults = append(faults, fault("log-format", "JOBPROGRESS_LOG_FORMAT", "%q is not text or json", l.LogFormat))
+		invalid = append(invalid, invalidSetting("log-format", "JOBPROGRESS_LOG_FORMAT", "%q is not text or json", l.LogFormat))
 	}
 	if err := new(slog.Level).UnmarshalText([]byte(l.LogLevel)); err != nil {
-		faults = append(faults, fault("log-level", "JOBPROGRESS_LOG_LEVEL", "%q is not debug, info, warn or error", l.LogLevel))
+		invalid = append(invalid, invalidSetting("log-level", "JOBPROGRESS_LOG_LEVEL", "%q is not debug, info, warn or error", l.LogLevel))
 	}
-	return faults
+	return invalid
 }
 
 func (l logging) logger(w io.Writer) *slog.Logger {
 	var options slog.HandlerOptions
 	var level slog.Level
-	level.UnmarshalText([]byte(l.LogLevel)) // checked by faults
+	level.UnmarshalText([]byte(l.LogLevel)) // checked by validate
 	options.Level = level
 	if l.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, &options))
@@ -97,21 +97,23 @@ func (l logging) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &options))
 }
 
-func (d database) faults() []error { return urlFaults(d.DatabaseURL, "database-url", "DATABASE_URL") }
+func (d database) validate() []error {
+	return validateURL(d.DatabaseURL, "database-url", "DATABASE_URL")
+}
 
-func urlFaults(value, flag, env string) []error {
+func validateURL(value, flag, env string) []error {
 	if _, err := pgx.ParseConfig(value); err != nil {
-		return []error{fault(flag, env, "%w", err)}
+		return []error{invalidSetting(flag, env, "%w", err)}
 	}
 	return nil
 }
 
-// faults of serve.
-func (c *serveCommand) faults() []error {
-	faults := slices.Concat(c.database.faults(), urlFaults(c.ListenDatabaseURL, "listen-database-url", "LISTEN_DATABASE_URL"), c.logging.faults())
+// validate checks the settings of serve.
+func (c *serveCommand) validate() []error {
+	invalid := slices.Concat(c.database.validate(), validateURL(c.ListenDatabaseURL, "listen-database-url", "LISTEN_DATABASE_URL"), c.logging.validate())
 	check := func(ok bool, flag, env, format string, args ...any) {
 		if !ok {
-			faults = append(faults, fault(flag, env, format, args...))
+			invalid = append(invalid, invalidSetting(flag, env, format, args...))
 		}
 	}
 	for _, address := range []struct{ value, flag, env string }{
@@ -120,15 +122,15 @@ func (c *serveCommand) faults() []error {
 		_, _, err := net.SplitHostPort(address.value)
 		check(err == nil, address.flag, address.env, "%q is not host:port", address.value)
 	}
-	ways := c.ways()
+	set := c.sources()
 	switch {
 	case c.InsecureNoAuth:
-		check(len(ways) == 0, "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts %s: choose one", strings.Join(ways, ", "))
+		check(len(set) == 0, "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts %s: choose one", strings.Join(set, ", "))
 		check(loopback(c.Addr), "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "is refused on %q: only a loopback address may go without authentication", c.Addr)
-	case len(ways) == 0:
+	case len(set) == 0:
 		check(false, "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens, or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL or JOBPROGRESS_SESSION_QUERY (or, on a loopback address, --insecure-no-auth)")
-	case len(ways) > 1:
-		faults = append(faults, fmt.Errorf("%s contradict each other: choose one", strings.Join(ways, ", ")))
+	case len(set) > 1:
+		invalid = append(invalid, fmt.Errorf("%s contradict each other: choose one", strings.Join(set, ", ")))
 	}
 	if c.JWTPublicKey != "" {
 		_, err := c.publicKey()
@@ -165,11 +167,11 @@ func (c *serveCommand) faults() []error {
 	}
 	check(c.MaxStreams > 0, "max-streams", "JOBPROGRESS_MAX_STREAMS", "%d is not positive", c.MaxStreams)
 	check(c.MaxStreamsPerAccount > 0, "max-streams-per-account", "JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT", "%d is not positive", c.MaxStreamsPerAccount)
-	return faults
+	return invalid
 }
 
-// ways are the variables that say who is asking. There must be one.
-func (c *serveCommand) ways() (set []string) {
+// sources are the variables that say who is asking. There must be one.
+func (c *serveCommand) sources() (set []string) {
 	for _, way := range []struct{ env, value string }{
 		{"JOBPROGRESS_JWT_SECRET", c.JWTSecret}, {"JOBPROGRESS_JWT_PUBLIC_KEY", c.JWTPublicKey},
 		{"JOBPROGRESS_JWKS_URL", c.JWKSURL}, {"JOBPROGRESS_SESSION_QUERY", c.SessionQuery},
@@ -193,7 +195,7 @@ func (c *serveCommand) publicKey() (auth.PublicKey, error) {
 	return key, nil
 }
 
-// loopback tells whether an address can only be reached from this machine.
+// loopback reports whether an address can only be reached from this machine.
 func loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -206,7 +208,7 @@ func loopback(address string) bool {
 // errUsage is wrapped by errors about the settings.
 var errUsage = errors.New("see jobprogress COMMAND --help")
 
-// fault is something wrong with one setting, by both of its names.
-func fault(flag, env, format string, args ...any) error {
+// invalidSetting is something wrong with one setting, by both of its names.
+func invalidSetting(flag, env, format string, args ...any) error {
 	return fmt.Errorf("%s (--%s) %w", env, flag, fmt.Errorf(format, args...))
 }

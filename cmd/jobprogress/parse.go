@@ -13,10 +13,10 @@ import (
 )
 
 // parse reads the settings of the command that args name. It returns nil when the help was all that was asked for. An
-// error names all faults at once.
+// error names all invalid at once.
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (c command, err error) {
 	var all commands
-	var faults []error
+	var invalid []error
 	exited := errors.New("exited")
 	defer func() {
 		if r := recover(); r != nil && r != exited {
@@ -38,10 +38,10 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 			return nil, nil
 		})),
 		// What can't be read is remembered, not returned: kong would stop at the first.
-		kong.TypeMapper(reflect.TypeFor[time.Duration](), collect(&faults, "a duration like 30s", time.ParseDuration, time.Second)),
-		kong.TypeMapper(reflect.TypeFor[int](), collect(&faults, "a whole number", strconv.Atoi, 1)),
-		kong.TypeMapper(reflect.TypeFor[float64](), collect(&faults, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, 1)),
-		kong.TypeMapper(reflect.TypeFor[bool](), flagMapper{collect(&faults, "true or false", strconv.ParseBool, false)}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), collect(&invalid, "a duration like 30s", time.ParseDuration, time.Second)),
+		kong.TypeMapper(reflect.TypeFor[int](), collect(&invalid, "a whole number", strconv.Atoi, 1)),
+		kong.TypeMapper(reflect.TypeFor[float64](), collect(&invalid, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, 1)),
+		kong.TypeMapper(reflect.TypeFor[bool](), flagMapper{collect(&invalid, "true or false", strconv.ParseBool, false)}),
 	)
 	if err != nil {
 		return nil, err
@@ -54,9 +54,9 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		return nil, fmt.Errorf("%w: %w", err, errUsage)
 	}
 	c = parsed.Selected().Target.Addr().Interface().(command)
-	faults = append(faults, c.faults()...)
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("settings:\n%w\n%w", errors.Join(faults...), errUsage)
+	invalid = append(invalid, c.validate()...)
+	if len(invalid) > 0 {
+		return nil, fmt.Errorf("settings:\n%w\n%w", errors.Join(invalid...), errUsage)
 	}
 	return c, nil
 }
@@ -85,7 +85,7 @@ func (m flagMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error 
 }
 
 // collect makes a mapper that notes a value which read refuses, and goes on with stand-in, which no check minds.
-func collect[T any](faults *[]error, want string, read func(string) (T, error), standIn T) kong.MapperFunc {
+func collect[T any](invalid *[]error, want string, read func(string) (T, error), standIn T) kong.MapperFunc {
 	return func(ctx *kong.DecodeContext, target reflect.Value) error {
 		token, err := ctx.Scan.PopValue("value")
 		if err != nil {
@@ -98,7 +98,7 @@ func collect[T any](faults *[]error, want string, read func(string) (T, error), 
 			if flag := ctx.Value.Flag; flag != nil && len(flag.Envs) > 0 {
 				env = flag.Envs[0]
 			}
-			*faults = append(*faults, fault(ctx.Value.Name, env, "%q is not %s", text, want))
+			*invalid = append(*invalid, invalidSetting(ctx.Value.Name, env, "%q is not %s", text, want))
 			value = standIn
 		}
 		target.Set(reflect.ValueOf(value))

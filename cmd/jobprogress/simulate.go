@@ -23,11 +23,11 @@ type simulateCommand struct {
 	FailureRate float64 `default:"0.05" help:"Share of items that fail, and chance that a job ends early with an error: 0 to 1."`
 }
 
-func (c *simulateCommand) faults() []error {
-	faults := c.database.faults()
+func (c *simulateCommand) validate() []error {
+	invalid := c.database.validate()
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
+			invalid = append(invalid, fmt.Errorf(format, args...))
 		}
 	}
 	_, err := uuid.Parse(c.Account)
@@ -37,7 +37,7 @@ func (c *simulateCommand) faults() []error {
 	check(c.Items > 0, "--items %d is not positive", c.Items)
 	check(c.Rate > 0, "--rate %v is not positive", c.Rate)
 	check(c.FailureRate >= 0 && c.FailureRate <= 1, "--failure-rate %v is not between 0 and 1", c.FailureRate)
-	return faults
+	return invalid
 }
 
 func (c *simulateCommand) run(ctx context.Context, stdout, _ io.Writer) error {

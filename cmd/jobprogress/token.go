@@ -15,15 +15,15 @@ type tokenCommand struct {
 	TTL time.Duration `default:"1h" help:"How long the token is valid."`
 }
 
-func (c *tokenCommand) faults() []error {
-	var faults []error
+func (c *tokenCommand) validate() []error {
+	var invalid []error
 	if c.JWTSecret == "" {
-		faults = append(faults, fault("jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key that serve has"))
+		invalid = append(invalid, invalidSetting("jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key that serve has"))
 	}
 	if c.TTL <= 0 {
-		faults = append(faults, fmt.Errorf("--ttl %s is not positive", c.TTL))
+		invalid = append(invalid, fmt.Errorf("--ttl %s is not positive", c.TTL))
 	}
-	return faults
+	return invalid
 }
 
 func (c *tokenCommand) run(_ context.Context, stdout, _ io.Writer) error {

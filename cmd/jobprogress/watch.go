@@ -24,15 +24,15 @@ type watchCommand struct {
 	Token string `env:"JOBPROGRESS_TOKEN" help:"Token of the job's account, as jobprogress token prints it."`
 }
 
-func (c *watchCommand) faults() []error {
-	var faults []error
+func (c *watchCommand) validate() []error {
+	var invalid []error
 	if _, err := job.ParseID(c.ID); err != nil {
-		faults = append(faults, err)
+		invalid = append(invalid, err)
 	}
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		faults = append(faults, fault("url", "JOBPROGRESS_URL", "%q is not like https://app.example.com", c.URL))
+		invalid = append(invalid, invalidSetting("url", "JOBPROGRESS_URL", "%q is not like https://app.example.com", c.URL))
 	}
-	return faults
+	return invalid
 }
 
 // event is any of a stream's events.

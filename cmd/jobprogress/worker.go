@@ -36,7 +36,7 @@ type worker struct {
 	progress job.Progress
 }
 
-// queuedAhead is how many items are told of before they are worked on.
+// queuedAhead is how many items are queued before they are worked on.
 const queuedAhead = 3
 
 // stopTimeout bounds how long an interrupted worker takes to say so.
@@ -101,11 +101,11 @@ func (w *worker) item(ctx context.Context, i int64, step time.Duration) error {
 	}
 	err := w.transaction(ctx, func(tx pgx.Tx) error {
 		for queued := first; queued <= i+queuedAhead && queued < w.progress.Total; queued++ {
-			if err := w.tell(ctx, tx, queued, "queued"); err != nil {
+			if err := w.sayItem(ctx, tx, queued, "queued"); err != nil {
 				return err
 			}
 		}
-		return w.tell(ctx, tx, i, "in_progress")
+		return w.sayItem(ctx, tx, i, "in_progress")
 	})
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (w *worker) item(ctx context.Context, i int64, step time.Duration) error {
 	}
 	w.progress.Done++
 	return w.transaction(ctx, func(tx pgx.Tx) error {
-		if err := w.tell(ctx, tx, i, outcome); err != nil {
+		if err := w.sayItem(ctx, tx, i, outcome); err != nil {
 			return err
 		}
 		return w.update(ctx, tx, `status = status`)
@@ -152,11 +152,11 @@ func (w *worker) update(ctx context.Context, tx pgx.Tx, set string, args ...any)
 	return nil
 }
 
-func (w *worker) tell(ctx context.Context, tx pgx.Tx, i int64, status string) error {
+func (w *worker) sayItem(ctx context.Context, tx pgx.Tx, i int64, status string) error {
 	_, err := tx.Exec(ctx, `select jobprogress.item($1, $2, $3, $4, label => $5, index => $6, count => $7)`,
 		w.id, fmt.Sprintf("%s-%d", w.kind.itemKind, i+1), w.kind.itemKind, status, label(w.kind, i), i+1, w.progress.Total)
 	if err != nil {
-		return fmt.Errorf("tell of item: %w", err)
+		return fmt.Errorf("say the status of an item: %w", err)
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func label(k kind, i int64) string {
 	return artist + " – " + title
 }
 
-// pause waits for d or the end of ctx, and tells whether it was d.
+// pause waits for d or the end of ctx, and reports whether it was d.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

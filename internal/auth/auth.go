@@ -29,7 +29,7 @@ type Viewer struct {
 	Revocable bool // the credentials may end before Expires
 }
 
-// Owns tells whether the viewer may see the jobs of an account. A job without an owner is nobody's.
+// Owns reports whether the viewer may see the jobs of an account. A job without an owner is nobody's.
 func (v Viewer) Owns(account string) bool {
 	return v.Anyone || account != "" && v.Account == account
 }

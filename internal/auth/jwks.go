@@ -102,7 +102,7 @@ func (j *JWKS) key(ctx context.Context, token *jwt.Token) (any, error) {
 	if !errors.Is(err, jwkset.ErrKeyNotFound) && !errors.Is(err, ErrNoKeys) {
 		return key, err
 	}
-	// A fetch that begins now tells whether there is such a key, to all who ask.
+	// A fetch that begins now reports whether there is such a key, to all who ask.
 	f := j.await()
 	select {
 	case <-f.done:

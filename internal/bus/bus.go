@@ -35,10 +35,10 @@ type Bus struct {
 // New makes a Bus. It does nothing before Run.
 func New(c Config) *Bus {
 	m := newMetrics(c.Registry, c.Hub)
-	ear := newEar()
+	state := newListenState()
 	return &Bus{
-		listener: &listener{config: c, ear: ear, metrics: m, backoff: newBackoff()},
-		reader:   newReader(c, ear, m),
+		listener: &listener{config: c, state: state, metrics: m, backoff: newBackoff()},
+		reader:   newReader(c, state, m),
 		sweeper:  &sweeper{config: c, metrics: m},
 	}
 }

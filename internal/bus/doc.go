@@ -3,12 +3,12 @@
 //
 // # Who owns what
 //
-//	listener   the session that listens (pgxlisten's); writes to ear
-//	ear        what the listener has heard, behind a mutex: the reader looks into it
-//	reader     the session that reads, and all that depends on it: probe, gate, pace
-//	sweeper    a session of its own, while it sweeps
+//	listener     the session that listens (pgxlisten's)
+//	listenState  whether it listens, and what arrived: the listener writes it, the reader reads it, behind a mutex
+//	reader       the session that reads, and all that depends on it: probe, gate, pace, poller, health
+//	sweeper      a session of its own, while it sweeps
 //
-// Files call downward: listen → ear → hub, read → probe, gate, pace → store.
+// Files call downward: listen → state → hub, read → probe, gate, pace, poll → store.
 //
 // # The reader's session
 //

@@ -11,14 +11,14 @@ import (
 	"jobprogress/internal/hub"
 )
 
-// health tells viewers and operators whether the bus hears the database. Each change is one line of the log, also from
+// health says to viewers and operators whether the bus hears the database. Each change is one line of the log, also from
 // one failure to another; the same failure is logged once a minute. It belongs to the reader.
 type health struct {
-	log     *slog.Logger
-	feed    hub.Feed
-	isLive  bool
-	trouble string // what was logged last of why not
-	again   rate.Sometimes
+	log    *slog.Logger
+	feed   hub.Feed
+	isLive bool
+	logged string // why not, as it was logged last
+	again  rate.Sometimes
 }
 
 func newHealth(log *slog.Logger, feed hub.Feed) *health {
@@ -29,7 +29,7 @@ func (h *health) live() {
 	if h.isLive {
 		return
 	}
-	h.isLive, h.trouble = true, ""
+	h.isLive, h.logged = true, ""
 	h.feed.SetLive()
 	h.log.Info("bus live", "channel", Channel)
 }
@@ -41,12 +41,12 @@ func (h *health) degraded(err error) {
 	switch {
 	case was:
 		h.log.Warn("bus degraded", "error", err)
-	case text != h.trouble:
+	case text != h.logged:
 		h.log.Warn("bus not live", "error", err)
 	default:
 		h.again.Do(func() { h.log.Warn("bus not live", "error", err) })
 	}
-	h.trouble = text
+	h.logged = text
 }
 
 // public is what everybody may know of an error: not the names of hosts and roles.

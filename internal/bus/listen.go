@@ -22,7 +22,7 @@ import (
 // listen.
 type listener struct {
 	config   Config
-	ear      *ear
+	state    *listenState
 	metrics  metrics
 	backoff  *backoff.ExponentialBackOff
 	tried    bool           // to connect
@@ -39,7 +39,7 @@ func (l *listener) run(ctx context.Context) {
 	listen := pgxlisten.Listener{
 		Connect:        l.connect,
 		ReconnectDelay: -1, // Connect waits
-		LogError:       func(_ context.Context, err error) { l.ear.closed(fmt.Errorf("listen: %w", err)) },
+		LogError:       func(_ context.Context, err error) { l.state.closed(fmt.Errorf("listen: %w", err)) },
 	}
 	listen.Handle(Channel, l)
 	listen.Listen(ctx)
@@ -75,7 +75,7 @@ func (l *listener) cut() {
 
 // HandleBacklog is called when LISTEN is in force. From here on nothing is missed, and what came before is unknown.
 func (l *listener) HandleBacklog(context.Context, string, *pgx.Conn) error {
-	l.ear.opened()
+	l.state.opened()
 	return nil
 }
 
@@ -90,7 +90,7 @@ func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notificatio
 	}
 	if probe, ok := strings.CutPrefix(n.Payload, probePrefix); ok {
 		l.backoff.Reset() // the session hears
-		l.ear.echoed(probe)
+		l.state.echoed(probe)
 		l.metrics.notifications.WithLabelValues("probe").Inc()
 		return nil
 	}
@@ -102,10 +102,10 @@ func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notificatio
 			l.config.Log.Warn("malformed notification ignored", "payload", fmt.Sprintf("%.200q", n.Payload), "backend", n.PID)
 		})
 	case l.config.Hub.Feed().Want(id):
-		l.ear.count(id.Bucket())
+		l.state.count(id.Bucket())
 		l.metrics.watched.Inc()
 	default:
-		l.ear.count(id.Bucket())
+		l.state.count(id.Bucket())
 		l.metrics.unwatched.Inc()
 	}
 	return nil

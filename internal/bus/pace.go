@@ -36,11 +36,11 @@ type pace struct {
 	at     time.Time        // of the last tick
 
 	polled  job.Buckets // for being over budget
-	buckets [len(job.Buckets{})]loudness
+	buckets [len(job.Buckets{})]speed
 }
 
-// loudness is what is known of one bucket.
-type loudness struct {
+// speed is what is known of one bucket.
+type speed struct {
 	rate    float64       // notifications a second, fading; while it is polled, what they would be
 	polls   int           // in the present window
 	changed int           // of them, in which a job had changed
@@ -71,9 +71,9 @@ func (p *pace) hold() time.Duration {
 // budget is in notifications a second.
 func (p *pace) budget() float64 { return lockShare / p.hold().Seconds() }
 
-// tick takes in what was heard since the last tick, and returns the buckets to release: the loudest, if the budget is
+// tick takes in the notifications since the last tick, and returns the buckets to release: the fastest, if the budget is
 // exceeded.
-func (p *pace) tick(now time.Time, heard [len(job.Buckets{})]int) (release job.Buckets) {
+func (p *pace) tick(now time.Time, counts [len(job.Buckets{})]int) (release job.Buckets) {
 	elapsed := now.Sub(p.at).Seconds()
 	p.at = now
 	if elapsed <= 0 {
@@ -84,7 +84,7 @@ func (p *pace) tick(now time.Time, heard [len(job.Buckets{})]int) (release job.B
 		limit *= rest
 	}
 	total := 0
-	for b, n := range heard {
+	for b, n := range counts {
 		if !p.polled[b] { // the rest are on their way, or other servers'
 			fade := min(elapsed, 1)
 			p.buckets[b].rate += (float64(n)/elapsed - p.buckets[b].rate) * fade
@@ -97,8 +97,8 @@ func (p *pace) tick(now time.Time, heard [len(job.Buckets{})]int) (release job.B
 	}
 	p.tokens = 0
 	room := rest * p.budget() * elapsed
-	for _, b := range sorted(func(b int) bool { return heard[b] > 0 && !p.polled[b] }, func(b int) float64 { return float64(heard[b]) }) {
-		if room -= float64(heard[b]); room < 0 {
+	for _, b := range sorted(func(b int) bool { return counts[b] > 0 && !p.polled[b] }, func(b int) float64 { return float64(counts[b]) }) {
+		if room -= float64(counts[b]); room < 0 {
 			release[b] = true
 			p.buckets[b].poll(now)
 		}
@@ -108,12 +108,12 @@ func (p *pace) tick(now time.Time, heard [len(job.Buckets{})]int) (release job.B
 }
 
 // poll begins to poll the bucket.
-func (l *loudness) poll(now time.Time) {
+func (l *speed) poll(now time.Time) {
 	stay := leastPolled
 	if l.stay > 0 && now.Sub(l.since) < soon {
 		stay = min(2*l.stay, mostPolled)
 	}
-	*l = loudness{since: now, began: now, stay: stay}
+	*l = speed{since: now, began: now, stay: stay}
 }
 
 // observe takes in a poll: the buckets that were read, and how many jobs of each had changed.
@@ -130,7 +130,7 @@ func (p *pace) observe(read job.Buckets, changed [len(job.Buckets{})]int) {
 	}
 }
 
-// calm ends the polling of buckets that have become slow, the quietest first, as far as half the budget goes. Buckets
+// calm ends the polling of buckets that have become slow, the slowest first, as far as half the budget goes. Buckets
 // without a topic are forgotten.
 func (p *pace) calm(now time.Time, topics job.Buckets) {
 	p.polled = p.polled.Without(topics.Complement())
@@ -163,7 +163,7 @@ func (p *pace) calm(now time.Time, topics job.Buckets) {
 	}
 }
 
-// sorted are the buckets of a kind, the quietest first.
+// sorted are the buckets of a kind, the slowest first.
 func sorted(in func(b int) bool, by func(b int) float64) (buckets []int) {
 	for b := range len(job.Buckets{}) {
 		if in(b) {

@@ -42,8 +42,8 @@ func (p *probe) send(ctx context.Context, conn *pgx.Conn) (queueUsage float64, t
 	return queueUsage, took, nil
 }
 
-// heard takes an echo, and reports whether it is that of the probe under way. Those of other servers are heard, too.
-func (p *probe) heard(echo string) bool {
+// answered reports whether an echo is that of the probe under way. Those of other servers arrive, too.
+func (p *probe) answered(echo string) bool {
 	if p.nonce == "" || echo != p.nonce {
 		return false
 	}
@@ -57,5 +57,5 @@ func (p *probe) lost() bool { return p.nonce != "" && time.Since(p.sent) > echoT
 // due reports whether it is time to send one.
 func (p *probe) due() bool { return p.nonce == "" && !time.Now().Before(p.next) }
 
-// hurry has the next one sent as soon as none is under way.
-func (p *probe) hurry() { p.next = time.Time{} }
+// sendSoon has the next one sent as soon as none is under way.
+func (p *probe) sendSoon() { p.next = time.Time{} }

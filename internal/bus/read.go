@@ -35,7 +35,7 @@ const (
 type reader struct {
 	config  Config
 	feed    hub.Feed
-	ear     *ear
+	state   *listenState
 	metrics metrics
 	health  *health
 	backoff *backoff.ExponentialBackOff
@@ -54,15 +54,15 @@ type session struct {
 	probe    probe
 	gate     gate
 	pace     *pace
-	heard    int // notifications since the last probe
+	unprobed int // notifications since the last probe
 	backstop time.Time
 }
 
-func newReader(c Config, e *ear, m metrics) *reader {
+func newReader(c Config, state *listenState, m metrics) *reader {
 	return &reader{
 		config:  c,
 		feed:    c.Hub.Feed(),
-		ear:     e,
+		state:   state,
 		metrics: m,
 		health:  newHealth(c.Log, c.Hub.Feed()),
 		backoff: newBackoff(),
@@ -119,7 +119,7 @@ func (r *reader) runSession(ctx context.Context) (connected bool, err error) {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
-		case <-r.ear.news:
+		case <-r.state.changed:
 		case <-wanted:
 			err = r.readSome(ctx)
 		case <-tick.C:
@@ -137,20 +137,20 @@ func closeSession(ctx context.Context, conn *pgx.Conn) {
 
 // attend acts on what has become of the listener's session, and sends probes.
 func (r *reader) attend(ctx context.Context) error {
-	h := r.ear.hearing()
+	h := r.state.now()
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case !h.listening: // nobody hears, so all topics are polled
 		r.feed.Release(every)
-		r.health.degraded(h.trouble)
+		r.health.degraded(h.reason)
 		return nil
 	case h.session != r.listen: // what was notified before is lost, and a probe with it
 		r.listen, r.probe = h.session, probe{}
 		r.feed.Resync()
 	}
 	switch {
-	case r.probe.heard(h.echo):
+	case r.probe.answered(h.echo):
 		r.metrics.roundTrip.Observe(time.Since(r.probe.sent).Seconds())
 		return r.proved(ctx)
 	case r.probe.lost():
@@ -162,7 +162,7 @@ func (r *reader) attend(ctx context.Context) error {
 }
 
 func (r *reader) sendProbe(ctx context.Context) error {
-	r.heard = 0
+	r.unprobed = 0
 	err := r.ask(ctx, func(ctx context.Context) error {
 		queueUsage, took, err := r.probe.send(ctx, r.conn)
 		if err == nil {
@@ -229,14 +229,14 @@ func (r *reader) tick(ctx context.Context) error {
 		return nil
 	}
 	now := time.Now()
-	heard := r.ear.take()
-	for _, n := range heard {
-		r.heard += n
+	counts := r.state.takeCounts()
+	for _, n := range counts {
+		r.unprobed += n
 	}
-	if r.heard >= probeAfter {
-		r.probe.hurry()
+	if r.unprobed >= probeAfter {
+		r.probe.sendSoon()
 	}
-	r.metrics.toPolled.Add(float64(r.pace.tick(now, heard).Len()))
+	r.metrics.toPolled.Add(float64(r.pace.tick(now, counts).Len()))
 	if err := r.adjust(ctx); err != nil {
 		return err
 	}
@@ -313,7 +313,7 @@ func (r *reader) read(ctx context.Context, requests []job.Request, failures *int
 	if err == nil {
 		r.metrics.jobsRead.Add(float64(len(requests)))
 		var notified job.Buckets
-		if h := r.ear.hearing(); h.listening && h.session == r.listen { // since before the read
+		if h := r.state.now(); h.listening && h.session == r.listen { // since before the read
 			notified = r.gate.notified(read.XMin)
 		}
 		r.poller.observe(requests, r.feed.Finish(read.Jobs, read.Seen, notified), took)

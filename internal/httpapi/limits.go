@@ -69,29 +69,29 @@ const (
 	// leastSpread and mostSpread bound the time over which they come back.
 	leastSpread = 2 * time.Second
 	mostSpread  = time.Minute
-	// crowdPeriod is how long a refusal counts, at least; at most twice as long.
-	crowdPeriod = 10 * time.Second
+	// delayPeriod is how long a refusal counts, at least; at most twice as long.
+	delayPeriod = 10 * time.Second
 )
 
-// crowd spreads the return of those turned away: the more of them there are, the longer each waits.
-type crowd struct {
+// retryDelay spreads the return of those turned away: the more of them there are, the longer each waits.
+type retryDelay struct {
 	mu            sync.Mutex
 	now, previous int // refusals of this period and of the one before
 	since         time.Time
 }
 
-// wait counts a refusal and says how long its client is to stay away.
-func (c *crowd) wait() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if age := time.Since(c.since); age >= crowdPeriod {
-		c.previous, c.now = c.now, 0
-		if age >= 2*crowdPeriod {
-			c.previous = 0
+// next counts a refusal and says how long its client is to stay away.
+func (r *retryDelay) next() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if age := time.Since(r.since); age >= delayPeriod {
+		r.previous, r.now = r.now, 0
+		if age >= 2*delayPeriod {
+			r.previous = 0
 		}
-		c.since = time.Now()
+		r.since = time.Now()
 	}
-	c.now++
-	spread := time.Duration(c.now+c.previous) * time.Second / returnRate
+	r.now++
+	spread := time.Duration(r.now+r.previous) * time.Second / returnRate
 	return time.Second + rand.N(min(max(spread, leastSpread), mostSpread))
 }

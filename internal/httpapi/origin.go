@@ -10,7 +10,7 @@ import (
 	"github.com/jub0bs/cors"
 )
 
-// CheckOrigin tells what is wrong with an origin of the allow-list.
+// CheckOrigin reports what is wrong with an origin of the allow-list.
 func CheckOrigin(origin string) error {
 	if strings.Contains(origin, "*") {
 		return fmt.Errorf("%q is not exact: name one origin like https://app.example.com", origin)

@@ -32,12 +32,12 @@ func newProblem(status int, code, detail string) problem {
 	return problem{"about:blank", http.StatusText(status), status, code, detail}
 }
 
-// temporary tells whether it is worth coming back.
+// temporary reports whether it is worth coming back.
 func (p problem) temporary() bool {
 	return p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable
 }
 
-// All that a client can be told. The codes are stable.
+// All errors that a client can get. The codes are stable.
 var (
 	errInvalidJobID        = newProblem(http.StatusBadRequest, "invalid_job_id", "A job id is a UUID of 36 characters: 8-4-4-4-12 hexadecimal digits.")
 	errUnauthenticated     = newProblem(http.StatusUnauthorized, "unauthenticated", "Send a valid token as Authorization: Bearer, or in the session cookie.")
@@ -101,12 +101,12 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions):
 		// And not readiness, which has no cause to tell.
-		a.troubled.Do(func() { a.Log.Warn("request refused for now", "code", p.Code, "error", err) })
+		a.unavailable.Do(func() { a.Log.Warn("request refused for now", "code", p.Code, "error", err) })
 	}
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	if p.temporary() {
-		wait := a.crowd.wait()
+		wait := a.retryDelay.next()
 		if r.Pattern == streamPattern && acceptsStream(r) {
 			// EventSource gives up for ever on any status but 200.
 			header.Set("Content-Type", sse.ContentType)
@@ -128,7 +128,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	json.NewEncoder(w).Encode(p)
 }
 
-// acceptsStream tells whether the client asks for a stream by name, as EventSource does.
+// acceptsStream reports whether the client asks for a stream by name, as EventSource does.
 func acceptsStream(r *http.Request) bool {
 	for _, header := range r.Header.Values("Accept") {
 		for accepted := range strings.SplitSeq(header, ",") {

@@ -41,7 +41,7 @@ type Reader interface {
 	Snapshot(ctx context.Context, ids []job.ID) ([]job.Snapshot, error)
 }
 
-// Authenticator tells who sends a request. Its errors wrap one of package auth.
+// Authenticator finds out who sends a request. Its errors wrap one of package auth.
 type Authenticator interface {
 	Authenticate(r *http.Request) (auth.Viewer, error)
 }
@@ -49,23 +49,23 @@ type Authenticator interface {
 // API serves a hub over HTTP.
 type API struct {
 	Config
-	metrics  metrics
-	limits   *limits
-	crowd    crowd
-	draining chan struct{} // closed by Drain
-	drain    sync.Once
-	spread   time.Duration // over which Drain ends the streams
-	troubled rate.Sometimes
+	metrics     metrics
+	limits      *limits
+	retryDelay  retryDelay
+	draining    chan struct{} // closed by Drain
+	drain       sync.Once
+	spread      time.Duration // over which Drain ends the streams
+	unavailable rate.Sometimes
 }
 
 // New makes an API.
 func New(c Config) *API {
 	return &API{
-		Config:   c,
-		metrics:  newMetrics(c.Registry),
-		limits:   newLimits(c.MaxStreams, c.MaxStreamsPerAccount),
-		draining: make(chan struct{}),
-		troubled: rate.Sometimes{Interval: time.Minute},
+		Config:      c,
+		metrics:     newMetrics(c.Registry),
+		limits:      newLimits(c.MaxStreams, c.MaxStreamsPerAccount),
+		draining:    make(chan struct{}),
+		unavailable: rate.Sometimes{Interval: time.Minute},
 	}
 }
 
@@ -81,7 +81,7 @@ func (a *API) Handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.hurry(checked), nil
+	return a.limitTime(checked), nil
 }
 
 // streamPattern is where the streams are.

@@ -78,7 +78,7 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	a.metrics.open.Inc()
 	defer a.metrics.open.Dec()
 	a.metrics.ended.WithLabelValues(s.run(r.Context())).Inc()
-	s.writer.hurry() // the end of the answer is a write too
+	s.writer.setDeadline() // the end of the answer is a write too
 	return nil
 }
 
@@ -195,7 +195,7 @@ func (s *stream) run(ctx context.Context) string {
 	}
 }
 
-// revoked tells whether the credentials that opened the stream would not open it now. What can't be found out now does
+// revoked reports whether the credentials that opened the stream would not open it now. What can't be found out now does
 // not end it.
 func (s *stream) revoked() bool {
 	viewer, err := s.api.Auth.Authenticate(s.request)

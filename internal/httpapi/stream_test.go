@@ -252,10 +252,10 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 
 func TestTheMoreAreTurnedAwayTheLongerTheyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c crowd
+		var c retryDelay
 		longest := func(n int) (longest time.Duration) {
 			for range n {
-				if w := c.wait(); w < time.Second || w > time.Second+mostSpread {
+				if w := c.next(); w < time.Second || w > time.Second+mostSpread {
 					t.Errorf("wait %s", w)
 				} else {
 					longest = max(longest, w)
@@ -269,9 +269,9 @@ func TestTheMoreAreTurnedAwayTheLongerTheyWait(t *testing.T) {
 		if w := longest(4000); w < 10*time.Second {
 			t.Errorf("many wait only %s", w)
 		}
-		time.Sleep(2 * crowdPeriod)
+		time.Sleep(2 * delayPeriod)
 		if w := longest(10); w > time.Second+leastSpread {
-			t.Errorf("few wait %s after the crowd has gone", w)
+			t.Errorf("few wait %s after the retryDelay has gone", w)
 		}
 	})
 }

@@ -21,8 +21,8 @@ type writer struct {
 	count  int         // all frames in the buffer
 }
 
-// hurry sets the deadline of what is written next, and returns it.
-func (w *writer) hurry() (deadline time.Time, err error) {
+// setDeadline sets the write deadline of what comes next, and returns it.
+func (w *writer) setDeadline() (deadline time.Time, err error) {
 	deadline = time.Now().Add(w.timeout)
 	return deadline, w.rc.SetWriteDeadline(deadline)
 }
@@ -33,7 +33,7 @@ const keepBuffer = 4096
 
 func (w *writer) retry(wait time.Duration) { w.buffer = sse.AppendRetry(w.buffer, wait) }
 
-// frames gathers frames. What a viewer missed is no measure of how fast it is told what happens.
+// frames gathers frames. What a viewer missed is no measure of how fast changes are sent.
 func (w *writer) frames(frames []hub.Frame, missed bool) {
 	for _, f := range frames {
 		w.buffer = append(sse.AppendID(w.buffer, f.ID), f.Data...)
@@ -62,13 +62,13 @@ func (w *writer) bus(live bool) {
 // errStalled is that a write took longer than its timeout.
 var errStalled = errors.New("viewer does not read")
 
-// flush writes the buffer, if there is anything in it, and tells whether there was.
+// flush writes the buffer, if there is anything in it, and reports whether there was.
 func (w *writer) flush() (wrote bool, err error) {
 	if len(w.buffer) == 0 {
 		return false, nil
 	}
 	// The deadline is for this write only: HTTP/2 ends a silent stream when one passes.
-	deadline, err := w.hurry()
+	deadline, err := w.setDeadline()
 	if err != nil {
 		return false, err
 	}

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// hurry bounds the time in which a client sends a body that nobody wants, and takes its answer. Streams set a deadline
+// limitTime bounds the time in which a client sends a body that nobody wants, and takes its answer. Streams set a deadline
 // of their own for each write.
-func (a *API) hurry(next http.Handler) http.Handler {
+func (a *API) limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w) // every server of ours can set deadlines
 		var err error
