@@ -57,13 +57,15 @@ drop function if exists jobprogress.counts(jsonb);
 -- Made only if it is missing: "create index if not exists" would lock it all the same, and deadlock with writers that
 -- have written a job and now tell of an item.
 do $$
+declare
+  grantee text;
 begin
   if to_regclass('jobprogress.item_log') is not null then
     return;
   end if;
   create unlogged table jobprogress.item_log (
     job    text collate "C" not null,
-    run    text, -- of the job at that time; null: unknown, or not started
+    run    text, -- of the job at that time; '': not started, null: unknown
     item   text not null,
     kind   text not null,
     status text not null,
@@ -74,8 +76,15 @@ begin
     seq    bigint not null generated always as identity,
     xid    xid8 not null,
     at     timestamptz not null default now()
-  );
+  ) with (vacuum_truncate = off); -- which would lock it
   create index item_log_job_xid on jobprogress.item_log (job, xid);
+  for grantee in -- by default privileges
+    select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+    from pg_class as c, aclexplode(c.relacl) as a
+    where c.relnamespace = 'jobprogress'::regnamespace and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on jobprogress.item_log, jobprogress.item_log_seq_seq from %s', grantee);
+  end loop;
 end $$;
 
 comment on table jobprogress.item_log is
@@ -149,9 +158,6 @@ begin
     raise exception 'jobprogress.item: status is "%", must be queued, in_progress, succeeded or failed', status
       using errcode = 'invalid_parameter_value';
   end if;
-  if jobprogress.unwatched(256) then
-    return; -- no server would ever show it, or delete it
-  end if;
   if length(item_id) > 1000 or length(item_kind) > 1000 then
     raise warning 'jobprogress.item: an item of job % is not kept: item_id or item_kind has more than 1,000 characters', job_id;
     return;
@@ -163,6 +169,10 @@ begin
   if to_regclass('jobprogress.item_log') is null then
     raise warning 'jobprogress.item: an item of job % is not kept: table jobprogress.item_log is missing', job_id;
     return;
+  end if;
+
+  if jobprogress.unwatched(256) and not jobprogress.has_items(job_id::text) then
+    return; -- no server is there that would show it or delete it, and none has just been there
   end if;
 
   -- Not in a serializable transaction, to whose conflicts the read would add. The block takes no transaction id, because
@@ -187,6 +197,17 @@ end $$;
 
 comment on function jobprogress.item(uuid, text, text, text, text, bigint, bigint, bigint) is
   'Keeps the latest status of an item of a job for its viewers: queued, in_progress, succeeded or failed.';
+
+-- Reports whether items of the job are kept. Without statistics of a log that was empty a moment ago, PostgreSQL would
+-- scan all of it.
+create or replace function jobprogress.has_items(job_id text)
+returns boolean
+language plpgsql stable
+set enable_seqscan = off
+as $$
+begin
+  return exists (select from jobprogress.item_log where job = job_id);
+end $$;
 
 -- Cuts a text, at a character. octet_length does not read what is stored out of line, and left reads no more than it
 -- returns.
@@ -215,7 +236,12 @@ create or replace function jobprogress.items_of(job_id text, present_run text, s
 returns text
 language plpgsql stable
 as $$
+declare
+  earlier bigint; -- the newest row of another run: what was said before that, of a job not started, was its own
 begin
+  select max(log.seq) into earlier
+  from jobprogress.item_log as log
+  where log.job = job_id and log.run <> present_run and log.run <> '';
   return (
     select json_agg(json_build_object('itemId', item, 'itemKind', kind, 'status', status, 'label', label,
       'index', index, 'count', count, 'total', total, 'seq', seq) order by seq)
@@ -224,7 +250,7 @@ begin
         select distinct on (item) *
         from jobprogress.item_log
         where job = job_id
-          and (run is null or run = present_run)
+          and (run is null or run = present_run or run = '' and seq > coalesce(earlier, 0))
           and (seen is null or xid >= pg_snapshot_xmin(seen) and not pg_visible_in_snapshot(xid, seen))
         order by item, seq desc
       ) as latest
@@ -262,6 +288,7 @@ returns table (
 language plpgsql stable security definer rows 100
 set search_path = pg_catalog, pg_temp
 set row_security = off
+set enable_seqscan = off -- as in has_items
 as $$
 #variable_conflict use_column
 begin
@@ -298,19 +325,24 @@ end $$;
 comment on function jobprogress.snapshot(text[], text[], text[]) is
   'What is published of the jobs named, one row each also where there is none, and the snapshot in which it was read.';
 
--- Deletes what no viewer will see any more, and returns how many rows that were. Kept are the newest row of an item in
--- the job's present run, the newest 256 items of a job, finished ones forgotten first, until an hour after its end.
-create or replace function jobprogress.sweep()
-returns bigint
+-- Deletes what no viewer will see any more, of a hundred jobs after the one named, and returns how many rows that were and
+-- the last of these jobs, or null if it was the last of all. Kept are the newest row of an item in the job's present run,
+-- the newest 256 items of a job, finished ones forgotten first, until an hour after its end.
+create or replace function jobprogress.sweep(after text default '', out next text, out deleted bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
+set enable_seqscan = off
 as $$
 declare
-  deleted bigint;
+  jobs text[];
 begin
+  jobs := array(select distinct log.job from jobprogress.item_log as log where log.job > after order by log.job limit 100);
+  if cardinality(jobs) = 100 then
+    next := jobs[100];
+  end if;
   delete from jobprogress.item_log as entry
-  where not exists (
+  where entry.job = any (jobs) and not exists (
     select from (
       select
         latest.place,
@@ -328,18 +360,25 @@ begin
           job.status in ('completed', 'failed')
             and coalesce(job.completed_at, max(log.at) over (partition by log.job)) < now() - interval '1 hour' as over
         from jobprogress.item_log as log
-        join jobprogress.published(array(select distinct job from jobprogress.item_log)) as job on job.id = log.job
-        where log.run is null or log.run = job.run
+        join jobprogress.published(jobs) as job on job.id = log.job
+        left join (
+          select other.job, max(other.seq) filter (where other.run <> '' and other.run <> now_run.run) as seq
+          from jobprogress.item_log as other
+          join jobprogress.published(jobs) as now_run on now_run.id = other.job
+          where other.job = any (jobs)
+          group by other.job
+        ) as earlier on earlier.job = log.job
+        where log.job = any (jobs)
+          and (log.run is null or log.run = job.run or log.run = '' and log.seq > coalesce(earlier.seq, 0))
       ) as latest
       where latest.age = 1 and latest.over is not true
     ) as kept
     where kept.place = entry.ctid and kept.rank <= 256
   );
   get diagnostics deleted = row_count;
-  return deleted;
 end $$;
 
-comment on function jobprogress.sweep() is 'Deletes from jobprogress.item_log what no viewer will see any more.';
+comment on function jobprogress.sweep(text) is 'Deletes from jobprogress.item_log what no viewer will see any more.';
 
 -- What names the table is built here. In functions with text bodies, not in a view, which would stand in the way of the
 -- application's alter table.
@@ -432,7 +471,7 @@ begin
         job.started_at::timestamptz,
         job.completed_at::timestamptz,
         job.updated_at::timestamptz,
-        extract(epoch from job.started_at)::text
+        coalesce(extract(epoch from job.started_at)::text, '')
       from %1$s as job
       where job.id = any (job_ids::uuid[])
       offset 0 -- so that each expression is evaluated once
@@ -445,7 +484,7 @@ begin
     language plpgsql stable
     as $run_of$
     begin
-      return extract(epoch from job.started_at)::text from %1$s as job where job.id = job_id::uuid;
+      return coalesce(extract(epoch from job.started_at)::text, '') from %1$s as job where job.id = job_id::uuid;
     end $run_of$
   $create$, full_name);
 
@@ -593,7 +632,7 @@ begin
     from pg_proc as p, aclexplode(p.proacl) as a
     where p.oid = 'jobprogress.snapshot(uuid[])'::regprocedure and a.grantee not in (0, p.proowner)
   loop
-    execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(),
+    execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(text),
       jobprogress.any_job(), jobprogress.attachment() to %s', caller.name);
   end loop;
   begin
@@ -610,7 +649,7 @@ declare
 begin
   if service_role is not null then
     execute format('grant usage on schema jobprogress to %I', service_role);
-    execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(),
+    execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(text),
       jobprogress.any_job(), jobprogress.attachment() to %I', service_role);
   end if;
   if worker_role is not null then

@@ -124,8 +124,17 @@ func TestOnlyItemsOfThePresentRunAreRead(t *testing.T) {
 	}
 	exec(t, worker, `begin; update job set started_at = '2026-01-01 11:00:00+00'; select jobprogress.item('`+string(id)+`', 'new', 'song', 'queued'); commit`)
 	s := read(t, url, job.Request{ID: id, Run: first.Jobs[0].Run, Seen: first.Seen}).Jobs[0]
-	if got := ids(s.Items); !slices.Equal(got, []string{"early queued", "new queued"}) || !s.AllItems {
+	if got := ids(s.Items); !slices.Equal(got, []string{"new queued"}) || !s.AllItems {
 		t.Errorf("items %v, all %v", got, s.AllItems)
+	}
+	exec(t, worker, `update job set started_at = null`)
+	exec(t, worker, say, id, "soon", "queued") // before the next run
+	exec(t, worker, `update job set started_at = '2026-01-01 12:00:00+00'`)
+	for range 2 {
+		if got := ids(snapshot(t, url, id).Items); !slices.Equal(got, []string{"soon queued"}) {
+			t.Errorf("items %v", got)
+		}
+		exec(t, worker, `select jobprogress.sweep()`)
 	}
 }
 
@@ -168,7 +177,7 @@ func TestSweepDeletesWhatNoViewerWillSee(t *testing.T) {
 	exec(t, worker, `update job set status = 'completed', completed_at = now() - interval '61 minutes' where id = $1`, ended)
 	exec(t, worker, `update job set status = 'failed', completed_at = now() - interval '59 minutes' where id = $1`, unended)
 	exec(t, worker, `update job set started_at = now() + interval '1 second' where id = $1`, again)
-	if n := query[int](t, worker, `select jobprogress.sweep()`); n != 3+3+3+1+1 {
+	if n := query[int](t, worker, `select deleted from jobprogress.sweep()`); n != 3+3+3+1+1 {
 		t.Errorf("%d rows deleted", n)
 	}
 	for id, want := range map[job.ID][]string{running: {"s1 succeeded", "s2 queued"}, unended: {"s1 succeeded", "s2 queued"}, ended: nil, again: nil} {
@@ -178,11 +187,11 @@ func TestSweepDeletesWhatNoViewerWillSee(t *testing.T) {
 	}
 	// A job that ended without saying when: an hour after the last of its items.
 	exec(t, worker, `update job set status = 'completed', completed_at = null where id = $1`, running)
-	if n := query[int](t, worker, `select jobprogress.sweep()`); n != 0 {
+	if n := query[int](t, worker, `select deleted from jobprogress.sweep()`); n != 0 {
 		t.Errorf("%d rows deleted of a job that ended a moment ago", n)
 	}
 	exec(t, worker, `update jobprogress.item_log set at = now() - interval '2 hours'`)
-	if n := query[int](t, worker, `select jobprogress.sweep()`); n != 2 {
+	if n := query[int](t, worker, `select deleted from jobprogress.sweep()`); n != 2 {
 		t.Errorf("%d rows deleted of a job that ended two hours ago", n)
 	}
 }

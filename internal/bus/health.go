@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"jobprogress/internal/hub"
+	"jobprogress/internal/store"
 )
 
 // health says to viewers and operators whether the bus hears the database. Each change is one line of the log, also from
@@ -51,8 +52,13 @@ func (h *health) degraded(err error) {
 
 // public is what everybody may know of an error: not the names of hosts and roles.
 func public(err error) string {
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return "the database can't be reached"
+	var connect *pgconn.ConnectError
+	var answer *pgconn.PgError
+	var version store.VersionError
+	switch {
+	case errors.As(err, &connect):
+	case errors.As(err, &answer), errors.As(err, &version), errors.Is(err, errNoEcho):
+		return err.Error()
 	}
-	return err.Error()
+	return "the database can't be reached"
 }

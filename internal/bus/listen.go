@@ -28,6 +28,7 @@ type listener struct {
 	tried    bool           // to connect
 	garbage  rate.Sometimes // lines of the log that could be many
 	prepared bool           // the present session
+	deadline *time.Timer    // by which LISTEN is in force
 
 	mu      sync.Mutex
 	session net.Conn // the present one, or nil
@@ -61,6 +62,7 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.session = conn.PgConn().Conn()
+	l.deadline = time.AfterFunc(answerTimeout, l.cut) // for LISTEN itself
 	return conn, nil
 }
 
@@ -75,8 +77,21 @@ func (l *listener) cut() {
 
 // HandleBacklog is called when LISTEN is in force. From here on nothing is missed, and what came before is unknown.
 func (l *listener) HandleBacklog(context.Context, string, *pgx.Conn) error {
-	l.state.opened()
+	if l.deadline.Stop() {
+		l.state.opened()
+	}
 	return nil
+}
+
+// prepare also has items kept while the reader's session is away.
+func (l *listener) prepare(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	if err := store.Prepare(ctx, conn); err != nil {
+		return err
+	}
+	_, _, err := store.TryLocks(ctx, conn, store.Locks{Serving: true})
+	return err
 }
 
 // HandleNotification never waits for a viewer. Anybody may notify, so a notification is worth no more than a look at the
@@ -84,13 +99,13 @@ func (l *listener) HandleBacklog(context.Context, string, *pgx.Conn) error {
 func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
 	if !l.prepared { // it hears, so it is a direct session, or one in session mode
 		l.prepared = true
-		if err := store.Prepare(ctx, conn); err != nil {
-			l.config.Log.Warn("the listening session keeps its own timeouts", "error", err)
+		if err := l.prepare(ctx, conn); err != nil {
+			l.config.Log.Warn("the listening session is not prepared", "error", err)
 		}
 	}
 	if probe, ok := strings.CutPrefix(n.Payload, probePrefix); ok {
 		l.backoff.Reset() // the session hears
-		l.state.echoed(probe)
+		l.state.echo(probe)
 		l.metrics.notifications.WithLabelValues("probe").Inc()
 		return nil
 	}

@@ -25,37 +25,27 @@ var errNoEcho = errors.New("probe did not come back: the connection is dead, or 
 
 // probe is the one under way, if any, and when the next is sent. It belongs to the reader.
 type probe struct {
-	nonce string // of the one under way; "" is none
-	sent  time.Time
-	next  time.Time
+	underWay bool
+	sent     time.Time
+	next     time.Time
 }
 
-// send sends a probe, and returns how full the queue of notifications is, and how long the commit took.
-func (p *probe) send(ctx context.Context, conn *pgx.Conn) (queueUsage float64, took time.Duration, err error) {
+// send sends a probe, and returns how full the queue of notifications is, and how long its commit took. With write it
+// costs what the commit of a writer costs; without, the commit waits for no disk and no standby.
+func (p *probe) send(ctx context.Context, conn *pgx.Conn, state *listenState, write bool) (queueUsage float64, took time.Duration, err error) {
 	nonce := rand.Text()
-	queueUsage, took, err = store.Notify(ctx, conn, Channel, probePrefix+nonce)
+	state.expect(nonce)
+	queueUsage, took, err = store.Notify(ctx, conn, Channel, probePrefix+nonce, write)
 	p.next = time.Now().Add(jitter(probeInterval))
-	if err != nil {
-		return 0, 0, err
-	}
-	p.nonce, p.sent = nonce, time.Now()
-	return queueUsage, took, nil
-}
-
-// answered reports whether an echo is that of the probe under way. Those of other servers arrive, too.
-func (p *probe) answered(echo string) bool {
-	if p.nonce == "" || echo != p.nonce {
-		return false
-	}
-	p.nonce = ""
-	return true
+	p.underWay, p.sent = err == nil, time.Now()
+	return queueUsage, took, err
 }
 
 // lost reports whether the probe under way did not come back in time.
-func (p *probe) lost() bool { return p.nonce != "" && time.Since(p.sent) > echoTimeout }
+func (p *probe) lost() bool { return p.underWay && time.Since(p.sent) > echoTimeout }
 
 // due reports whether it is time to send one.
-func (p *probe) due() bool { return p.nonce == "" && !time.Now().Before(p.next) }
+func (p *probe) due() bool { return !p.underWay && !time.Now().Before(p.next) }
 
 // sendSoon has the next one sent as soon as none is under way.
 func (p *probe) sendSoon() { p.next = time.Time{} }

@@ -150,7 +150,8 @@ func (r *reader) attend(ctx context.Context) error {
 		r.feed.Resync()
 	}
 	switch {
-	case r.probe.answered(h.echo):
+	case r.probe.underWay && h.echoed:
+		r.probe.underWay = false
 		r.metrics.roundTrip.Observe(time.Since(r.probe.sent).Seconds())
 		return r.proved(ctx)
 	case r.probe.lost():
@@ -162,12 +163,15 @@ func (r *reader) attend(ctx context.Context) error {
 }
 
 func (r *reader) sendProbe(ctx context.Context) error {
+	measure := r.unprobed >= probeAfter // writers commit, so a commit does not hang
 	r.unprobed = 0
 	err := r.ask(ctx, func(ctx context.Context) error {
-		queueUsage, took, err := r.probe.send(ctx, r.conn)
+		queueUsage, took, err := r.probe.send(ctx, r.conn, r.state, measure)
 		if err == nil {
-			r.pace.probed(took)
 			r.metrics.queueUsage.Set(queueUsage)
+		}
+		if err == nil && measure {
+			r.pace.probed(took)
 			r.metrics.hold.Set(r.pace.hold().Seconds())
 		}
 		return err
@@ -177,19 +181,17 @@ func (r *reader) sendProbe(ctx context.Context) error {
 
 // proved is called when a probe has come back.
 func (r *reader) proved(ctx context.Context) error {
+	begins := !r.prepared || r.lacks != nil
 	err := r.ask(ctx, func(ctx context.Context) error {
 		if !r.prepared {
 			if err := store.Prepare(ctx, r.conn); err != nil {
 				return err
 			}
+			r.prepared = true
 		}
-		return store.CheckInstalled(ctx, r.conn, !r.prepared || r.lacks != nil)
+		return store.CheckInstalled(ctx, r.conn, begins)
 	})
-	if err != nil && r.ended(err) {
-		return err
-	}
-	begins := !r.prepared || r.lacks != nil
-	r.prepared, r.lacks = true, err
+	r.lacks = err
 	if err != nil {
 		return r.survive(err)
 	}
@@ -295,8 +297,12 @@ func (r *reader) readSome(ctx context.Context) error {
 	return r.read(ctx, requests, &failures)
 }
 
-// mostFailures bounds how many statements may fail to find the one row of a thousand that can't be read.
-const mostFailures = 22
+// A read that failed is halved to find the one row of a thousand that can't be read. mostFailures bounds how many
+// statements may fail in that, and mostTimeouts how many may take too long: all viewers wait meanwhile.
+const (
+	mostFailures = 22
+	mostTimeouts = 2
+)
 
 func (r *reader) read(ctx context.Context, requests []job.Request, failures *int) error {
 	if len(requests) == 0 {
@@ -319,12 +325,19 @@ func (r *reader) read(ctx context.Context, requests []job.Request, failures *int
 		r.poller.observe(requests, r.feed.Finish(read.Jobs, read.Seen, notified), took)
 		return nil
 	}
-	if r.ended(err) {
+	switch {
+	case r.ended(err) && len(requests) == 1: // the read may be what ended it
+		r.feed.Fail(requests, err)
+		return err
+	case r.ended(err):
 		r.feed.Retry(requests)
 		return err
 	}
 	r.metrics.readsFailed.Inc()
 	*failures++
+	if store.TimedOut(err) {
+		*failures += mostFailures/mostTimeouts - 1
+	}
 	if half := len(requests) / 2; half > 0 && store.MayBeOneRow(err) && *failures < mostFailures {
 		if err := r.read(ctx, requests[:half], failures); err != nil {
 			r.feed.Retry(requests[half:])

@@ -21,7 +21,8 @@ type listenStatus struct {
 	session   int    // counts the LISTENs
 	listening bool   // the present one is in force
 	reason    error  // why it is not
-	echo      string // the last probe that came back
+	probe     string // that is under way
+	echoed    bool   // it has come back
 }
 
 func newListenState() *listenState {
@@ -57,9 +58,16 @@ func (l *listenState) closed(err error) {
 	l.change(func(s *listenStatus) { s.listening, s.reason = false, err })
 }
 
-// echoed says that a probe has come back.
-func (l *listenState) echoed(probe string) {
-	l.change(func(s *listenStatus) { s.echo = probe })
+// expect says which probe is about to be sent.
+func (l *listenState) expect(probe string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status.probe, l.status.echoed = probe, false
+}
+
+// echo says that a probe has come back. Those of other servers do, too.
+func (l *listenState) echo(probe string) {
+	l.change(func(s *listenStatus) { s.echoed = s.echoed || probe == s.probe })
 }
 
 // count counts a notification.

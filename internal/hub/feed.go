@@ -47,21 +47,33 @@ func (f Feed) Next(limit int) (buckets job.Buckets) {
 	return buckets
 }
 
-// next are at most limit topics to be read now, those that somebody waits for first. The caller holds mu.
+// next are at most limit topics to be read now, those that somebody waits for first. One whose last read failed is read
+// alone, after the others. The caller holds mu.
 func (h *Hub) next(limit int) (topics []*topic) {
-	for _, t := range h.urgent {
-		if len(topics) == limit {
-			return topics
-		}
-		topics = append(topics, t)
-	}
-	for id, t := range h.wanted {
-		if len(topics) == limit {
-			return topics
-		}
-		if h.urgent[id] == nil {
+	var failed *topic
+	take := func(t *topic) (full bool) {
+		switch {
+		case len(topics) == limit:
+			return true
+		case t.failures > 0:
+			failed = t
+		default:
 			topics = append(topics, t)
 		}
+		return false
+	}
+	for _, t := range h.urgent {
+		if take(t) {
+			return topics
+		}
+	}
+	for id, t := range h.wanted {
+		if h.urgent[id] == nil && take(t) {
+			return topics
+		}
+	}
+	if len(topics) == 0 && failed != nil {
+		return []*topic{failed}
 	}
 	return topics
 }
@@ -119,7 +131,7 @@ func (h *Hub) finish(s job.Snapshot, seen string, notified bool) (changed bool) 
 const (
 	// firstRetry is the wait after a read of a job that failed. It doubles up to mostRetry.
 	firstRetry = 500 * time.Millisecond
-	mostRetry  = time.Minute
+	mostRetry  = 5 * time.Second
 )
 
 // Fail says that the jobs could not be read. Those who wait for one get the error; those who watch one keep what they
@@ -151,6 +163,7 @@ func (f Feed) Retry(requests []job.Request) {
 			continue
 		}
 		t.begun, t.notified = false, false
+		t.failures++
 		t.awaited, t.reading = append(t.reading, t.awaited...), nil
 		if len(t.awaited) > 0 {
 			h.urgent[t.id] = t
@@ -199,7 +212,7 @@ func (f Feed) Resync() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range h.topics {
-		t.notified, t.unnotified, t.seen, t.failures, t.retryAt = false, false, "", 0, time.Time{}
+		t.notified, t.unnotified, t.seen = false, false, ""
 		h.want(t)
 	}
 }

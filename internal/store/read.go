@@ -56,7 +56,7 @@ func MayBeOneRow(err error) bool {
 	case "22", "54", "P0", "XX": // bad data, too much of it, an error of somebody's function, a damaged page
 		return true
 	}
-	return timedOut(err)
+	return TimedOut(err)
 }
 
 // SessionEnded reports whether the database said that it ends the session: it stops, or somebody has it ended.
@@ -65,8 +65,8 @@ func SessionEnded(err error) bool {
 	return ok && (pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code == "25P03" || pg.Code[:2] == "08")
 }
 
-// timedOut reports whether the database gave a statement up.
-func timedOut(err error) bool {
+// TimedOut reports whether the database gave a statement up.
+func TimedOut(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == "57014"
 }
@@ -75,7 +75,11 @@ func timedOut(err error) bool {
 // and with tryRow, that no row of the table can be read.
 func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) error {
 	var text string
-	if err := conn.QueryRow(ctx, `select jobprogress.attachment()::text`).Scan(&text); err != nil {
+	err := conn.QueryRow(ctx, `select jobprogress.attachment()::text`).Scan(&text)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42883" {
+		return errOutdated // version 1 has no such function
+	}
+	if err != nil {
 		return fmt.Errorf("check what is installed: %w", explain(err))
 	}
 	var attachment struct{ Version int }
@@ -84,7 +88,7 @@ func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) error {
 	}
 	switch installed := attachment.Version; {
 	case installed > Version:
-		return fmt.Errorf("this server is older than what is installed in the database (version %d, this server works with %d): upgrade the server", installed, Version)
+		return VersionError(fmt.Sprintf("this server is older than what is installed in the database (version %d, this server works with %d): upgrade the server", installed, Version))
 	case installed < Version:
 		return errOutdated
 	}
@@ -92,7 +96,7 @@ func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) error {
 		return nil
 	}
 	var id *string
-	if err := conn.QueryRow(ctx, `select jobprogress.any_job()`).Scan(&id); err != nil && !timedOut(err) {
+	if err := conn.QueryRow(ctx, `select jobprogress.any_job()`).Scan(&id); err != nil && !TimedOut(err) {
 		return fmt.Errorf("check what is installed: %w", explain(err))
 	}
 	ids := []string{} // an empty table, or one that is slow to scan: at least the statement is tried
@@ -107,14 +111,21 @@ func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) error {
 	return err
 }
 
-var errOutdated = fmt.Errorf("what is installed in the database is older than this server, which works with version %d: run jobprogress install on this database", Version)
+// VersionError says that server and database don't fit, and which of them is older.
+type VersionError string
+
+func (e VersionError) Error() string { return string(e) }
+
+var errOutdated = VersionError(fmt.Sprintf("what is installed in the database is older than this server, which works with version %d: run jobprogress install on this database", Version))
 
 // Notify sends a notification, and returns how full the database's queue of notifications is, 0 to 1: at 1, transactions
-// that notify fail. It also returns how long that took, commit included.
-func Notify(ctx context.Context, conn *pgx.Conn, channel, payload string) (queueUsage float64, took time.Duration, err error) {
+// that notify fail. It also returns how long that took, commit included. Only with write does the commit have something
+// to flush, and to wait for.
+func Notify(ctx context.Context, conn *pgx.Conn, channel, payload string, write bool) (queueUsage float64, took time.Duration, err error) {
 	start := time.Now()
-	row := conn.QueryRow(ctx, `select pg_notification_queue_usage() from pg_notify($1, $2)`, channel, payload)
-	if err := row.Scan(&queueUsage); err != nil {
+	row := conn.QueryRow(ctx, `select pg_notification_queue_usage(), case when $3 then pg_logical_emit_message(true, $1, '')::text end
+		from pg_notify($1, $2)`, channel, payload, write)
+	if err := row.Scan(&queueUsage, nil); err != nil {
 		return 0, 0, fmt.Errorf("notify %q: %w", channel, err)
 	}
 	return queueUsage, time.Since(start), nil
@@ -126,8 +137,16 @@ func Sweep(ctx context.Context, conn *pgx.Conn) (mine bool, deleted int64, err e
 	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1, $2)`, LockClass, sweepLock).Scan(&mine); err != nil || !mine {
 		return false, 0, err
 	}
-	if err := conn.QueryRow(ctx, `select jobprogress.sweep()`).Scan(&deleted); err != nil {
-		return true, 0, fmt.Errorf("sweep items: %w", explain(err))
+	for next := ""; ; { // some jobs at a time
+		var more *string
+		var n int64
+		if err := conn.QueryRow(ctx, `select next, deleted from jobprogress.sweep($1)`, next).Scan(&more, &n); err != nil {
+			return true, deleted, fmt.Errorf("sweep items: %w", explain(err))
+		}
+		deleted += n
+		if more == nil {
+			return true, deleted, nil
+		}
+		next = *more
 	}
-	return true, deleted, nil
 }
