@@ -24,14 +24,16 @@ func updateScript(jobs int) string {
 	return fmt.Sprintf("\\set i random(1, %d)\n", jobs) + update
 }
 
-// itemScript does the same in a transaction block, and may say something of an item of that job.
+// itemScript does the same in a transaction block, and may say something of an item of that job. All of it is one round
+// trip, so that a call costs what it costs the database.
 func itemScript(jobs int, item bool) string {
 	call := ""
 	if item {
 		call = `select jobprogress.item(` + fmt.Sprintf(jobID, ":i") + `, 's' || :item, 'song', 'in_progress', label => 'Artist - Title');
 `
 	}
-	return fmt.Sprintf("\\set i random(1, %d)\n\\set item random(1, 40)\nbegin;\n", jobs) + update + call + "end;\n"
+	return fmt.Sprintf("\\set i random(1, %d)\n\\set item random(1, 40)\n", jobs) +
+		strings.ReplaceAll("begin;\n"+update+call, ";\n", "\\;\n") + "end;\n"
 }
 
 // result is what pgbench reports.

@@ -17,6 +17,8 @@ const (
 	// rest is what may go on to be notified once the budget is exceeded, as a share of it. Then the writers are at full
 	// speed, and each notification takes more from them than the lock.
 	rest = 0.02
+	// If a quarter of the notified buckets, and at least many, have notified lately, all of them count as fast.
+	most, many = 4, 16
 	// window is how many polls decide whether a bucket has become slow, and slowPolls in how many of them it may have
 	// changed.
 	window, slowPolls = 8, 2
@@ -73,7 +75,7 @@ func (p *pace) budget() float64 { return lockShare / p.hold().Seconds() }
 
 // tick takes in the notifications since the last tick, and returns the buckets to release: the fastest, if the budget is
 // exceeded.
-func (p *pace) tick(now time.Time, counts [len(job.Buckets{})]int) (release job.Buckets) {
+func (p *pace) tick(now time.Time, counts [len(job.Buckets{})]int, held job.Buckets) (release job.Buckets) {
 	elapsed := now.Sub(p.at).Seconds()
 	p.at = now
 	if elapsed <= 0 {
@@ -96,10 +98,17 @@ func (p *pace) tick(now time.Time, counts [len(job.Buckets{})]int) (release job.
 		return release
 	}
 	p.tokens = 0
-	room := rest * p.budget() * elapsed
-	for _, b := range sorted(func(b int) bool { return counts[b] > 0 && !p.polled[b] }, func(b int) float64 { return float64(counts[b]) }) {
-		if room -= float64(counts[b]); room < 0 {
-			release[b] = true
+	fast := sorted(func(b int) bool { return held[b] && p.buckets[b].rate > 0 }, func(b int) float64 { return p.buckets[b].rate })
+	if len(fast) >= many && len(fast)*most > held.Len() { // so many that the others are as fast, and had no turn yet
+		release = held
+	}
+	room := rest * p.budget()
+	for _, b := range fast {
+		room -= p.buckets[b].rate
+		release[b] = room < 0
+	}
+	for b, in := range release {
+		if in {
 			p.buckets[b].poll(now)
 		}
 	}

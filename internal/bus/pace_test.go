@@ -12,17 +12,18 @@ type heard = [len(job.Buckets{})]int
 // paced is a pace whose clock goes tick by tick.
 type paced struct {
 	*pace
-	now time.Time
+	now  time.Time
+	held job.Buckets
 }
 
 func newPaced() *paced {
 	now := time.Unix(0, 0)
-	return &paced{newPace(now), now}
+	return &paced{newPace(now), now, job.Buckets{}.Complement()}
 }
 
 func (p *paced) tick(h heard) job.Buckets {
-	p.now = p.now.Add(tickInterval)
-	return p.pace.tick(p.now, h)
+	p.now = p.now.Add(100 * time.Millisecond)
+	return p.pace.tick(p.now, h, p.held)
 }
 
 // polls is a time of polls in which jobs of a bucket had changed in every nth.
@@ -128,7 +129,7 @@ func TestBucketThatWasNotifiedTooEarlyIsPolledForLonger(t *testing.T) {
 			t.Errorf("polled for %v ticks", took)
 		}
 	}
-	if most := int(mostPolled/tickInterval) + 2*window; took[5] > most {
+	if most := int(mostPolled/(100*time.Millisecond)) + 2*window; took[5] > most {
 		t.Errorf("polled for %v ticks, at most %d", took, most)
 	}
 }
@@ -173,11 +174,11 @@ func TestPollsTakeATenthOfTheTime(t *testing.T) {
 	if got := p.interval(); got != 500*time.Millisecond {
 		t.Errorf("interval %s", got)
 	}
-	if p.due(now.Add(400*time.Millisecond)) || !p.due(now.Add(460*time.Millisecond)) {
+	if p.due(now.Add(400*time.Millisecond)) || !p.due(now.Add(490*time.Millisecond)) {
 		t.Error("not due after its interval")
 	}
 	p.begin(now, 10)
-	if got := p.interval(); got != tickInterval {
+	if got := p.interval(); got != leastInterval {
 		t.Errorf("interval of few jobs %s", got)
 	}
 	for range 1000 { // a busy machine does not count at once

@@ -6,6 +6,9 @@ import (
 	"jobprogress/internal/job"
 )
 
+// leastInterval is the least time between two polls, and most of what the viewers of a polled job are behind.
+const leastInterval = 100 * time.Millisecond
+
 // pollShare is how many times longer than its reads a poll interval is: they take a tenth of a core of the database.
 const pollShare = 10
 
@@ -22,7 +25,7 @@ type poller struct {
 
 // interval is the time between two polls.
 func (p *poller) interval() time.Duration {
-	return min(max(tickInterval, pollShare*time.Duration(p.jobs)*p.cost), p.longest)
+	return min(max(leastInterval, pollShare*time.Duration(p.jobs)*p.cost), p.longest)
 }
 
 // due reports whether it is time to poll: at this tick rather than the next.

@@ -24,8 +24,8 @@ const (
 	answerTimeout = 2 * store.StatementTimeout
 	// closeTimeout bounds the farewell to a session.
 	closeTimeout = time.Second
-	// tickInterval is the least time between two polls, and most of what the viewers of a polled job are behind.
-	tickInterval = 100 * time.Millisecond
+	// tickInterval is how often the reader looks at how much is notified.
+	tickInterval = 25 * time.Millisecond
 	// probeAfter is how many notifications are worth a probe before the next is due: it tells what each costs.
 	probeAfter = 10
 )
@@ -238,7 +238,7 @@ func (r *reader) tick(ctx context.Context) error {
 	if r.unprobed >= probeAfter {
 		r.probe.sendSoon()
 	}
-	r.metrics.toPolled.Add(float64(r.pace.tick(now, counts).Len()))
+	r.metrics.toPolled.Add(float64(r.pace.tick(now, counts, r.gate.held.Buckets).Len()))
 	if err := r.adjust(ctx); err != nil {
 		return err
 	}
