@@ -103,8 +103,37 @@ func TestRowsThatAreHiddenLaterAreAnErrorNotDeleted(t *testing.T) {
 	}
 
 	// Somebody else's schema is not built upon: its functions would run with other rights.
-	if err := store.Install(t.Context(), url, store.Installation{Table: "job"}); err == nil || !strings.Contains(err.Error(), "not owned by") {
+	other := role(t, admin, "other")
+	exec(t, admin, `grant create on database `+database+` to `+quoted(other))
+	if err := store.Install(t.Context(), pgtest.WithRole(url, other), store.Installation{Table: "job"}); err == nil || !strings.Contains(err.Error(), "not owned by") {
 		t.Errorf("installed into another's schema: %v", err)
+	}
+}
+
+// The owner of the table can put a view in its place. What that does must not be done with the rights of a superuser.
+func TestSuperuserInstallsForTheOwnerOfTheTable(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	admin := session(t, url)
+	if err := store.Uninstall(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	owner := role(t, admin, "owner")
+	exec(t, admin, `create schema app authorization `+quoted(owner)+`; alter table job set schema app; alter table app.job owner to `+quoted(owner))
+	for range 2 {
+		install(t, url, store.Installation{Table: "app.job"})
+	}
+	id := uuid.NewString()
+	exec(t, admin, `insert into app.job (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
+	if s := snapshot(t, url, job.ID(id)); !s.Found {
+		t.Error("the job is not found")
+	}
+	conn := session(t, pgtest.WithRole(url, owner))
+	exec(t, conn, `alter table app.job rename to job_table;
+		create function app.who() returns text language sql as 'select current_user::text';
+		create view app.job as select id, account_id, type, status, progress, app.who() as error, created_at, started_at, completed_at, updated_at from app.job_table`)
+	if s := snapshot(t, url, job.ID(id)); s.State.Error != owner {
+		t.Errorf("the owner's function runs as %s", s.State.Error)
 	}
 }
 

@@ -25,10 +25,25 @@ begin
   ), '{}')::text, true);
 end $$;
 
-create schema if not exists jobprogress;
-
-comment on schema jobprogress is
-  'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
+-- Our functions run with the rights of their owner, over a table whose owner can rename it and put a view in its place. So
+-- a superuser hands everything to the owner of the table, unless that one may not see all rows; and installs again as
+-- the owner of what is there.
+do $$
+declare
+  owner name;
+begin
+  select pg_get_userbyid(nspowner) into owner from pg_namespace where nspname = 'jobprogress';
+  if owner is null then
+    select pg_get_userbyid(relowner) into owner from pg_class
+    where oid = to_regclass(coalesce(nullif(current_setting('jobprogress.job_table', true), ''), 'job'))
+      and not relforcerowsecurity;
+  end if;
+  if owner is null or owner = current_user or not (select rolsuper from pg_roles where rolname = current_user) then
+    owner := current_user;
+  end if;
+  execute format('create schema if not exists jobprogress authorization %I', owner);
+  execute format('set local role %I', owner);
+end $$;
 
 -- Functions of the schema run with the rights of their owner. Nobody else may have put them there.
 do $$
@@ -46,6 +61,9 @@ begin
       using hint = 'Install as the role that installed it first, or uninstall it as that role.';
   end if;
 end $$;
+
+comment on schema jobprogress is
+  'Shows the progress of jobs in the browser: triggers and a helper that notify channel "jobprogress".';
 
 drop function if exists jobprogress.seal(text);
 drop function if exists jobprogress.unwatched(uuid);

@@ -92,7 +92,7 @@ func (s *subject) tidy(ctx context.Context, m *measured) error {
 		return err
 	}
 	start := time.Now()
-	if err := admin.QueryRow(ctx, "select jobprogress.sweep()").Scan(&one.deleted); err != nil {
+	if err := admin.QueryRow(ctx, "with recursive s as (select * from jobprogress.sweep() union all select n.* from s, lateral jobprogress.sweep(s.next) as n where s.next is not null) select sum(deleted)::float8 from s").Scan(&one.deleted); err != nil {
 		return err
 	}
 	one.ms = float64(time.Since(start).Microseconds()) / 1000
