@@ -27,7 +27,7 @@ const (
 	// tickInterval is how often the reader looks at how much is notified.
 	tickInterval = 25 * time.Millisecond
 	// probeAfter is how many notifications are worth a probe before the next is due: it tells what each costs.
-	probeAfter = 10
+	probeAfter = 50
 )
 
 // reader reads what the hub wants, one statement after another, over a session of its own, and decides what is notified.
@@ -143,7 +143,9 @@ func (r *reader) attend(ctx context.Context) error {
 		return ctx.Err()
 	case !h.listening: // nobody hears, so all topics are polled
 		r.feed.Release(every)
-		r.health.degraded(h.reason)
+		if h.reason != nil { // else it connects for the first time
+			r.health.degraded(h.reason)
+		}
 		return nil
 	case h.session != r.listen: // what was notified before is lost, and a probe with it
 		r.listen, r.probe = h.session, probe{}

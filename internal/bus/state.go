@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"sync"
 
 	"jobprogress/internal/job"
@@ -20,16 +19,13 @@ type listenState struct {
 type listenStatus struct {
 	session   int    // counts the LISTENs
 	listening bool   // the present one is in force
-	reason    error  // why it is not
+	reason    error  // why it is not; nil before the first
 	probe     string // that is under way
 	echoed    bool   // it has come back
 }
 
 func newListenState() *listenState {
-	return &listenState{
-		changed: make(chan struct{}, 1),
-		status:  listenStatus{reason: errors.New("connecting")},
-	}
+	return &listenState{changed: make(chan struct{}, 1)}
 }
 
 func (l *listenState) now() listenStatus {
