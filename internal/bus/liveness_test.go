@@ -54,7 +54,7 @@ func TestTransactionPoolerIsNamedAndLeftAsItWas(t *testing.T) {
 	admin := connect(t, direct)
 	r.admin.Close(t.Context())
 	r.admin = admin
-	if n := r.locks(); n != 0 {
+	if n := r.locks(1000); n != 0 {
 		t.Errorf("%d locks are held in somebody's session", n)
 	}
 	config, err := pgx.ParseConfig(pooled)
