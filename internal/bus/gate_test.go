@@ -245,5 +245,10 @@ func TestGateOff(t *testing.T) {
 	r.sees(w, `"done":4`)
 	r.insert()
 	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
-	r.counts(`jobprogress_notifications_total{of="unwatched"} 3`)
+	r.counts(`jobprogress_notifications_total{of="malformed"} 0`)
+	for end := time.Now().Add(deadline); r.has(`jobprogress_notifications_total{of="unwatched"} 0`) || r.has(`jobprogress_notifications_total{of="unwatched"} 1`); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("what nobody watches is not notified")
+		}
+	}
 }

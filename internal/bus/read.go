@@ -54,7 +54,8 @@ type session struct {
 	probe    probe
 	gate     gate
 	pace     *pace
-	unprobed int // notifications since the last probe
+	unprobed int       // notifications since the last probe
+	answered time.Time // the last read, or the session was found alive
 	backstop time.Time
 }
 
@@ -229,6 +230,12 @@ func (r *reader) survive(err error) error {
 
 // tick does what is due: the lock set, the poll, the backstop.
 func (r *reader) tick(ctx context.Context) error {
+	if time.Since(r.answered) > leastInterval { // with the session the locks are gone, so nobody would notify
+		if err := store.CheckAlive(ctx, r.conn); err != nil {
+			return err
+		}
+		r.answered = time.Now()
+	}
 	if !r.prepared || r.lacks != nil {
 		return nil
 	}
@@ -319,6 +326,7 @@ func (r *reader) read(ctx context.Context, requests []job.Request, failures *int
 	took := time.Since(start)
 	r.metrics.reads.Observe(took.Seconds())
 	if err == nil {
+		r.answered = time.Now()
 		r.metrics.jobsRead.Add(float64(len(requests)))
 		var notified job.Buckets
 		if h := r.state.now(); h.listening && h.session == r.listen { // since before the read

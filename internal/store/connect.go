@@ -64,6 +64,17 @@ func validatePrimary(ctx context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
+// CheckAlive returns the error with which the server has ended an idle session, if it has. It waits for up to a
+// millisecond, and sends nothing.
+func CheckAlive(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	if _, err := conn.PgConn().ReceiveMessage(ctx); err != nil && !pgconn.Timeout(err) {
+		return fmt.Errorf("the session has ended: %w", err)
+	}
+	return nil
+}
+
 // StatementTimeout bounds each statement of a session after Prepare; the session outlives it.
 const StatementTimeout = 3 * time.Second
 
