@@ -19,6 +19,12 @@ func (one *view) check(h *history) string {
 
 func (one *view) checkSight(h *history, i int) string {
 	s := one.seen[i]
+	switch s.what {
+	case "progress", "status", "error", "item", "deleted":
+		if !h.owners[one.job][one.viewer.account] {
+			return fmt.Sprintf("it saw %s of a job that was never its own", s.what)
+		}
+	}
 	if ended := one.endedBefore(i); ended && s.what != "end" {
 		return fmt.Sprintf("after the final frame of its stream it saw %s", s.what)
 	}
@@ -61,18 +67,10 @@ func (one *view) checkSight(h *history, i int) string {
 			}
 		}
 	case "item":
-		if broken := one.checkWrite(h, s.itemSeq); broken != "" {
-			return broken
-		}
-		// Across servers, items are as each of them heard: only in one stream there is an order.
-		key := fmt.Sprint(s.connection, " ", s.item)
-		if s.itemSeq < one.highest[key] {
-			return fmt.Sprintf("item %s was taken back to %d from %d", s.item, s.itemSeq, one.highest[key])
-		}
-		one.highest[key] = s.itemSeq
+		return one.checkItem(h, s)
 	case "deleted":
 		if !h.deleted[one.job] {
-			return "it was told of a deletion that nobody tried"
+			return "it saw a deletion that nobody tried"
 		}
 	case "404":
 		others := len(h.owners[one.job])
@@ -84,7 +82,7 @@ func (one *view) checkSight(h *history, i int) string {
 		}
 	case "204":
 		if !terminal(one.statusBefore(i)) {
-			return "it was told of an end that it had not seen"
+			return "it was answered 204 for an end that it had not seen"
 		}
 	case "200", "end":
 	default:
@@ -93,7 +91,32 @@ func (one *view) checkSight(h *history, i int) string {
 	return ""
 }
 
-// checkWrite tells what is wrong with showing the viewer a write.
+// checkItem returns what is wrong with showing the viewer an item.
+func (one *view) checkItem(h *history, s sight) string {
+	if broken := one.checkWrite(h, s.itemSeq); broken != "" {
+		return broken
+	}
+	w := h.writes[s.itemSeq]
+	if w.item != s.item {
+		return fmt.Sprintf("write %d is shown as item %s", s.itemSeq, s.item)
+	}
+	if run, known := h.runs[one.job][w.started]; known && run < s.run {
+		return fmt.Sprintf("it saw item %s of run %d in run %d", s.item, run, s.run)
+	}
+	// The newest of a run is the highest in the log. What has no run may be shown again after a run between, for whose
+	// sake the newest of it was swept, perhaps before an older one committed.
+	if !w.named() && len(h.runs[one.job]) > 1 {
+		return ""
+	}
+	key, place := fmt.Sprintf("item %s of %s", s.item, w.started), w.place()
+	if place < one.highest[key] {
+		return fmt.Sprintf("item %s of run %q was taken back to seq %d from %d", s.item, w.started, w.logSeq, one.highest[key]&(1<<40-1))
+	}
+	one.highest[key] = place
+	return ""
+}
+
+// checkWrite returns what is wrong with showing the viewer a write.
 func (one *view) checkWrite(h *history, seq int64) string {
 	w := h.writes[seq]
 	switch {
@@ -101,7 +124,7 @@ func (one *view) checkWrite(h *history, seq int64) string {
 		return fmt.Sprintf("it saw write %d, which never was", seq)
 	case w.job != one.job:
 		return fmt.Sprintf("it saw write %d of job %s", seq, w.job)
-	case w.outcome == aborted || w.outcome == overtaken:
+	case w.outcome == aborted || w.outcome == overtaken || w.outcome == unkept:
 		return fmt.Sprintf("it saw write %d, which never committed: %s", seq, w.outcome)
 	case w.account != "" && w.account != one.viewer.account:
 		return fmt.Sprintf("it saw write %d of another account's job", seq)
@@ -125,7 +148,7 @@ func (one *view) checkCarried(h *history, seq int64) string {
 	return one.checkWrite(h, seq)
 }
 
-// endedBefore tells whether the connection of sight i had shown the end of the job before.
+// endedBefore reports whether the connection of sight i had shown the end of the job before.
 func (one *view) endedBefore(i int) bool {
 	for j := i - 1; j >= 0 && one.seen[j].connection == one.seen[i].connection; j-- {
 		if s := one.seen[j]; s.what == "deleted" || s.what == "status" && terminal(s.status) {
@@ -149,15 +172,18 @@ type row struct {
 	account, status string
 	run, done, seq  int64
 	err             int64
+	items           map[string]int64 // of the present run: item → the newest write in the log
 }
 
-// differs tells how the page is not yet as the row is; "" when it is. The caller holds the viewer's mu.
+// differs returns how the page is not yet as the row is; "" when it is. Items are compared while the job goes on: what the
+// page shows and the log no longer has is right. The caller holds the viewer's mu.
 func (one *view) differs(r row, found bool) string {
 	switch {
 	case !found || r.account != one.viewer.account:
 		if one.ended != "gone" {
-			return "the job is gone or another's, and it was not told"
+			return "the job is gone or another's, and it still shows it"
 		}
+		return ""
 	case terminal(r.status) && one.ended != "final":
 		return "the job has ended, and it was not answered 204"
 	case !terminal(r.status) && one.ended != "":
@@ -165,6 +191,20 @@ func (one *view) differs(r row, found bool) string {
 	case one.shown.seq != r.seq || one.shown.status != r.status || one.shown.err != r.err:
 		return fmt.Sprintf("it shows write %d %s error %d, the row is write %d %s error %d",
 			one.shown.seq, one.shown.status, one.shown.err, r.seq, r.status, r.err)
+	case terminal(r.status):
+		return "" // what was said of items after the end is not shown
+	}
+	h := one.viewer.world.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for item, seq := range r.items {
+		shown, newest := h.writes[one.items[item]], h.writes[seq]
+		switch {
+		case shown == newest:
+		case shown != nil && !shown.named() && shown.place() > newest.place(): // it was swept, or hidden by an earlier run
+		default:
+			return fmt.Sprintf("it shows write %d of item %s, the log has write %d", one.items[item], item, seq)
+		}
 	}
 	return ""
 }

@@ -16,8 +16,10 @@ type history struct {
 	mu      sync.Mutex
 	next    int64
 	writes  map[int64]*write
-	owners  map[string]map[string]bool // job → the accounts that it ever had
-	deleted map[string]bool            // jobs whose deletion was at least tried
+	owners  map[string]map[string]bool  // job → the accounts that it ever had
+	runs    map[string]map[string]int64 // job → started → run
+	deleted map[string]bool             // jobs whose deletion was at least tried
+	crashes int64                       // of PostgreSQL; each begins the log of items anew
 }
 
 // outcome is what became of a transaction.
@@ -28,6 +30,7 @@ const (
 	committed outcome = "committed"
 	aborted   outcome = "aborted"
 	overtaken outcome = "overtaken" // by a later write of its transaction, or by a rollback to a savepoint
+	unkept    outcome = "not kept"  // jobprogress.item found no server that serves the database
 )
 
 // write is one update of a row, or one call of jobprogress.item.
@@ -39,10 +42,14 @@ type write struct {
 	outcome outcome
 	account string // "" until it is known, and so below
 	status  string
-	run     int64 // how often the job was started
-	done    int64 // -1 until it is known; grows with each committed update of a run
-	err     int64 // the seq in the error text; 0 is none
-	item    string
+	run     int64  // how often the job was started
+	done    int64  // -1 until it is known; grows with each committed update of a run
+	err     int64  // the seq in the error text; 0 is none
+	started string // the run as jobprogress distinguishes it; "" is not started
+
+	item    string // "" if the write is of the row, and what follows is of items only
+	crashes int64  // of PostgreSQL before it
+	logSeq  int64  // in jobprogress.item_log; starts anew with a crash; 0 until it is known
 }
 
 func newHistory() *history {
@@ -50,6 +57,7 @@ func newHistory() *history {
 		start:   time.Now(),
 		writes:  make(map[int64]*write),
 		owners:  make(map[string]map[string]bool),
+		runs:    make(map[string]map[string]int64),
 		deleted: make(map[string]bool),
 	}
 }
@@ -59,7 +67,7 @@ func (h *history) begin(job, item string) *write {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.next++
-	w := &write{seq: h.next, job: job, item: item, at: time.Since(h.start), outcome: unknown, done: -1}
+	w := &write{seq: h.next, job: job, item: item, at: time.Since(h.start), outcome: unknown, done: -1, crashes: h.crashes}
 	h.writes[w.seq] = w
 	return w
 }
@@ -89,12 +97,30 @@ func (h *history) set(change func(), owner ...string) {
 	}
 }
 
-// unresolved are the writes whose transaction is known, and its outcome not.
+// named reports whether an item is of a run that has a name. Others are shown in later runs, too.
+func (w *write) named() bool { return w.started != "" && w.started != unknownRun }
+
+// place orders what was said of an item.
+func (w *write) place() int64 { return w.crashes<<40 + w.logSeq }
+
+// startedAs notes the run that began with this started. The caller is in a change of set.
+func (h *history) startedAs(job, started string, run int64) {
+	if started == "" {
+		return
+	}
+	if h.runs[job] == nil {
+		h.runs[job] = make(map[string]int64)
+	}
+	h.runs[job][started] = run
+}
+
+// unresolved are the writes whose transaction is known, and its outcome not. Not those of items before a crash: viewers
+// may have seen them, although the crash took the transaction, which had nothing else to flush.
 func (h *history) unresolved() (writes []*write) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, w := range h.writes {
-		if w.outcome == unknown && w.xid != "" {
+		if w.outcome == unknown && w.xid != "" && (w.item == "" || w.crashes == h.crashes) {
 			writes = append(writes, w)
 		}
 	}
@@ -107,15 +133,19 @@ func (h *history) of(job string, most int) string {
 	defer h.mu.Unlock()
 	var writes []*write
 	for _, w := range h.writes {
-		if w.job == job && (w.xid != "" || w.outcome != overtaken) {
+		if w.job == job && w.xid != "" { // else it never was, or is one of a burst
 			writes = append(writes, w)
 		}
 	}
 	sort.Slice(writes, func(i, j int) bool { return writes[i].seq < writes[j].seq })
 	var b strings.Builder
 	for _, w := range writes[max(0, len(writes)-most):] {
-		fmt.Fprintf(&b, "  %8.3f  write %d  xid %s  %s  run %d done %d  %s  error %d  account %.4s  %s\n",
-			w.at.Seconds(), w.seq, w.xid, w.outcome, w.run, w.done, w.status, w.err, strings.TrimLeft(w.account, "0-4"), w.item)
+		fmt.Fprintf(&b, "  %8.3f  write %d  xid %s  %s  ", w.at.Seconds(), w.seq, w.xid, w.outcome)
+		if w.item == "" {
+			fmt.Fprintf(&b, "run %d done %d  %s  error %d  account %.4s  started %s\n", w.run, w.done, w.status, w.err, strings.TrimLeft(w.account, "0-4"), w.started)
+		} else {
+			fmt.Fprintf(&b, "item %s  seq %d after %d crashes  of run %q, number %d\n", w.item, w.logSeq, w.crashes, w.started, h.runs[job][w.started])
+		}
 	}
 	return b.String()
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -79,9 +81,9 @@ func (r *replica) start() error {
 
 func (r *replica) signal(s syscall.Signal) { r.process.Process.Signal(s) }
 
-// stop ends the process as an operator would, and tells what is wrong with how it ends.
+// stop ends the process as an operator would, and returns what is wrong with how it ends.
 func (r *replica) stop() error {
-	if err := r.answers(context.Background(), "/healthz"); err != nil {
+	if err := r.answers(context.Background(), "/healthz", ""); err != nil {
 		return err // before it has begun to listen for signals, one would kill it
 	}
 	r.signal(syscall.SIGTERM)
@@ -113,32 +115,51 @@ func (r *replica) close() {
 }
 
 // ready waits until the server is.
-func (r *replica) ready(ctx context.Context) error { return r.answers(ctx, "/readyz") }
+func (r *replica) ready(ctx context.Context) error { return r.answers(ctx, "/readyz", "ready") }
 
-// answers waits until the server answers 200 there.
-func (r *replica) answers(ctx context.Context, path string) error {
+// live waits until the server hears the database.
+func (r *replica) live(ctx context.Context) error { return r.answers(ctx, "/readyz", "ready\n") }
+
+// isReady reports whether the server says so now.
+func (r *replica) isReady(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	status, _, _ := r.get(ctx, "/readyz")
+	return status == http.StatusOK
+}
+
+// answers waits until the server answers 200 there, with a text that begins so.
+func (r *replica) answers(ctx context.Context, path, begins string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.addr+path, nil)
-		if err != nil {
-			return err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err == nil {
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
+		status, body, err := r.get(ctx, path)
+		if err == nil && status == http.StatusOK && strings.HasPrefix(body, begins) {
+			return nil
 		}
 		select {
 		case <-r.ended:
 			return fmt.Errorf("replica %d has ended:\n%s", r.name, r.log.String())
 		case <-ctx.Done():
-			return fmt.Errorf("replica %d does not answer %s with 200:\n%s", r.name, path, r.log.String())
+			return fmt.Errorf("replica %d does not answer %s with 200 %q, but with %d %q, error %v:\n%s", r.name, path, begins, status, body, err, r.log.String())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// get asks the server itself, not over the viewers' link.
+func (r *replica) get(ctx context.Context, path string) (status int, body string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.addr+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(text), err
 }
 
 // tail keeps the end of what is written to it.

@@ -75,6 +75,9 @@ func TestEachFault(t *testing.T) {
 			if report.faults[f.Name] == 0 {
 				t.Error("the fault could not be brought about")
 			}
+			if report.kept.Load() == 0 {
+				t.Error("no item was kept")
+			}
 			t.Log(report)
 		})
 	}
@@ -93,7 +96,7 @@ func TestGate(t *testing.T) {
 			w := newWorld(t, c, report)
 			rng := w.rng(1)
 			for round := range 12 {
-				what := faults[0] // the servers listen and take their locks anew
+				what := fault{Name: "locks taken anew", Do: terminate("jobprogress read")}
 				if round%3 == 0 {
 					what = fault{Name: "bursts", Do: burstOnce}
 				}
@@ -143,7 +146,7 @@ func TestRollingRestart(t *testing.T) {
 	t.Logf("\n%s", report)
 }
 
-// endsOf tells when the first and the last stream of a replica ended between two moments, and how many did.
+// endsOf returns when the first and the last stream of a replica ended between two moments, and how many did.
 func (w *world) endsOf(replica int, from, to time.Duration) (first, last time.Duration, n int) {
 	first = to
 	for _, v := range w.viewers {

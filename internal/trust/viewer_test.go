@@ -36,8 +36,9 @@ type view struct {
 	phase   int64
 
 	lastID  string
-	ended   string // "", or why the page came to rest: final (204), gone (404)
-	shown   sight  // the newest of each part
+	ended   string           // "", or why the page came to rest: final (204), gone (404)
+	shown   sight            // the newest of each part
+	items   map[string]int64 // item → the write that it shows
 	highest map[string]int64
 }
 
@@ -50,7 +51,7 @@ type sight struct {
 	what       string // progress, status, error, item, or what a connection began or ended with
 	data       string
 
-	run, done, seq int64 // of progress
+	run, done, seq int64 // of progress; of others, what was shown before
 	status         string
 	err            int64 // seq in the error text
 	item           string
@@ -102,7 +103,7 @@ func (v *viewer) run(ctx context.Context) {
 
 // look begins a view of some job.
 func (v *viewer) look() *view {
-	one := &view{viewer: v, job: v.world.anyJob(v.rng), highest: make(map[string]int64)}
+	one := &view{viewer: v, job: v.world.anyJob(v.rng), items: make(map[string]int64), highest: make(map[string]int64)}
 	v.world.addView(one)
 	return one
 }
@@ -258,6 +259,9 @@ func (one *view) take(s sight) {
 		one.shown.status = s.status
 	case "error":
 		one.shown.err = s.err
+	case "item":
+		s.run = one.shown.run // in which it is shown
+		one.items[s.item] = s.itemSeq
 	}
 	switch s.what {
 	case "progress", "status", "error", "item", "deleted":

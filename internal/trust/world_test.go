@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"jobprogress/internal/pgtest"
 )
@@ -57,6 +56,7 @@ type world struct {
 // report is what a run did.
 type report struct {
 	transactions, connections, states, finals, noContents, views atomic.Int64
+	kept, unkept                                                 atomic.Int64 // items, by the log
 
 	mu     sync.Mutex
 	faults map[string]int
@@ -78,6 +78,7 @@ func (r *report) String() string {
 			fmt.Fprintf(&b, "%6d  %s\n", r.faults[f.Name], f.Name)
 		}
 	}
+	fmt.Fprintf(&b, "%d items kept, %d not, for want of a server\n", r.kept.Load(), r.unkept.Load())
 	slices.Sort(r.calms)
 	fmt.Fprintf(&b, "%d transactions, %d pages over %d connections saw %d states; %d final frames, %d answers 204\n",
 		r.transactions.Load(), r.views.Load(), r.connections.Load(), r.states.Load(), r.finals.Load(), r.noContents.Load())
@@ -103,12 +104,11 @@ func newWorld(t testing.TB, c config, report *report) *world {
 	for range c.Jobs {
 		one := &writer{world: w, rng: rng}
 		if one.tx, err = conn.Begin(t.Context()); err == nil {
-			err = errors.Join(one.insert(t.Context(), ""), one.tx.Commit(t.Context()))
+			err = errors.Join(one.insert(t.Context(), ""), one.end(t.Context(), false))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		one.settle(committed)
 		w.jobs = append(w.jobs, one.moved[0][1])
 		w.history.set(func() { delete(w.history.deleted, one.moved[0][1]) })
 	}
@@ -225,135 +225,6 @@ func (w *world) suffer(ctx context.Context, rng *rand.Rand, some ...fault) {
 		})
 	}
 	suffering.Wait()
-}
-
-// calmTimeout is the deadline for pages to be right once all is well: generous, for a promise that is measured.
-const calmTimeout = 30 * time.Second
-
-// calm lets the writers pause and waits until every page shows what its row says; then it checks all that was seen.
-func (w *world) calm(ctx context.Context) {
-	w.t.Helper()
-	start := time.Now()
-	w.writing.Lock() // with the last transaction ended
-	defer w.writing.Unlock()
-	rows, err := w.settle(ctx)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.phases.Add(1)
-	defer w.phases.Add(1)
-	var wrong string
-	for end := time.Now().Add(calmTimeout + w.patience()); ; time.Sleep(5 * time.Millisecond) {
-		if wrong = w.wrong(rows); wrong == "" {
-			break
-		}
-		if time.Now().After(end) {
-			w.broken("not right in time: %s", wrong)
-			break
-		}
-	}
-	took := time.Since(start)
-	w.report.mu.Lock()
-	w.report.calms = append(w.report.calms, took)
-	w.report.mu.Unlock()
-	w.check()
-}
-
-// patience is how much longer the backstop may take.
-func (w *world) patience() time.Duration {
-	if w.Backstop > time.Minute {
-		return 0 // it is not to be waited for
-	}
-	return w.Backstop
-}
-
-// settle finds out what became of the transactions whose end was not heard, and reads the rows.
-func (w *world) settle(ctx context.Context) (map[string]row, error) {
-	conn, err := w.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(ctx)
-	for end := time.Now().Add(calmTimeout); time.Now().Before(end); {
-		open := w.history.unresolved()
-		for _, one := range open {
-			var status *string
-			err := conn.QueryRow(ctx, `select pg_xact_status($1::text::xid8)`, one.xid).Scan(&status)
-			if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "22023" { // "in the future": the crash took it
-				w.history.set(func() { one.outcome = aborted })
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			if status != nil && *status != "in progress" {
-				w.history.set(func() { one.outcome = outcome(*status) })
-			}
-		}
-		if len(open) == 0 {
-			break
-		}
-		pause(ctx, 10*time.Millisecond)
-	}
-	all, err := conn.Query(ctx, `select id::text, account_id::text, status::text, coalesce(error, ''), (progress ->> 'total')::bigint,
-		(progress ->> 'done')::bigint, (progress ->> 'succeeded')::bigint from job`)
-	if err != nil {
-		return nil, err
-	}
-	rows := make(map[string]row)
-	var id, message string
-	var r row
-	_, err = pgx.ForEachRow(all, []any{&id, &r.account, &r.status, &message, &r.run, &r.done, &r.seq}, func() error {
-		r.err = number(message)
-		rows[id] = r
-		return nil
-	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i, job := range w.jobs { // a job that was deleted without our knowing
-		if _, found := rows[job]; !found {
-			for id := range rows {
-				w.jobs[i] = id
-			}
-		}
-	}
-	return rows, err
-}
-
-// wrong names a page that is not as its row, or "".
-func (w *world) wrong(rows map[string]row) string {
-	phase, _ := w.phase()
-	for _, v := range w.viewers {
-		v.mu.Lock()
-		wrong := "it has not looked yet"
-		one := v.view
-		if one != nil && (one.ended == "" || one.phase == phase) {
-			r, found := rows[one.job]
-			wrong = one.differs(r, found)
-		}
-		if wrong != "" && one != nil {
-			wrong += "\n" + one.print(60) + "history\n" + w.history.of(one.job, 60)
-		}
-		v.mu.Unlock()
-		if wrong != "" {
-			return wrong
-		}
-	}
-	return ""
-}
-
-func (w *world) check() {
-	w.mu.Lock()
-	views := slices.Clone(w.views)
-	w.mu.Unlock()
-	for _, one := range views {
-		one.viewer.mu.Lock()
-		if broken := one.check(w.history); broken != "" {
-			w.broken("%s\n%shistory\n%s", broken, one.print(60), w.history.of(one.job, 60))
-			one.checked = len(one.seen)
-		}
-		one.viewer.mu.Unlock()
-	}
 }
 
 // verdicts are the promises that were broken so far.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -57,17 +56,25 @@ func (w *writer) transaction(ctx context.Context) (err error) {
 		}
 	}
 	w.wrote, w.moved = nil, nil
-	if w.tx, err = w.conn.Begin(ctx); err != nil {
+	var options pgx.TxOptions
+	if w.rng.IntN(10) == 0 {
+		options.IsoLevel = pgx.Serializable // in which the run of an item is unknown
+	}
+	if w.tx, err = w.conn.BeginTx(ctx, options); err != nil {
 		return err
 	}
 	err = w.shape(ctx)
-	abort := err != nil || w.rng.IntN(10) == 0
+	return errors.Join(err, w.end(ctx, err != nil || w.rng.IntN(10) == 0))
+}
+
+// end ends the transaction, and notes what became of it as far as that is known.
+func (w *writer) end(ctx context.Context, abort bool) error {
 	if abort {
 		w.tx.Rollback(context.Background())
 		w.settle(aborted)
-		return err
+		return nil
 	}
-	err = w.tx.Commit(ctx)
+	err := w.tx.Commit(ctx)
 	if err == nil {
 		w.settle(committed)
 		w.world.report.transactions.Add(1)
@@ -93,7 +100,7 @@ func (w *writer) settle(o outcome) {
 
 func (w *writer) shape(ctx context.Context) error {
 	job := w.world.anyJob(w.rng)
-	switch w.rng.IntN(16) {
+	switch w.rng.IntN(20) {
 	default:
 		return w.update(ctx, job, "")
 	case 0, 1: // several updates of one job
@@ -122,160 +129,40 @@ func (w *writer) shape(ctx context.Context) error {
 			}
 		}
 		return w.savepoint(ctx, job)
-	case 7, 8: // the end
+	case 7, 8: // the end, perhaps with the last items
+		if err := w.someItems(ctx, job, w.rng.IntN(3)); err != nil {
+			return err
+		}
 		return w.update(ctx, job, []string{"completed", "failed"}[w.rng.IntN(2)])
-	case 9, 10:
-		return w.startAgain(ctx, job)
+	case 9, 10: // a new run, perhaps with items said of the run before and of the new one
+		if err := w.someItems(ctx, job, w.rng.IntN(2)); err != nil {
+			return err
+		}
+		if err := w.startAgain(ctx, job); err != nil {
+			return err
+		}
+		return w.someItems(ctx, job, w.rng.IntN(3))
 	case 11:
 		if w.rng.IntN(3) == 0 {
 			return w.delete(ctx, job)
 		}
 		return w.giveAway(ctx, job)
 	case 12, 13:
+		if err := w.someItems(ctx, job, 1+w.rng.IntN(3)); err != nil {
+			return err
+		}
+		return w.update(ctx, job, "")
+	case 14, 15: // only items, slowly: others say something else of them meanwhile
 		for range 1 + w.rng.IntN(3) {
-			if err := w.item(ctx, job, ""); err != nil {
+			if err := w.item(ctx, job, w.anyItem(), ""); err != nil {
 				return err
 			}
+			pause(ctx, time.Duration(w.rng.IntN(100))*time.Millisecond)
 		}
-		return w.update(ctx, job, "")
+	case 16:
+		return w.twoAtOnce(ctx, job)
 	}
 	return nil
-}
-
-// exec updates one row as text says, and notes what came of it. $1 is the job, $2 the write.
-func (w *writer) exec(ctx context.Context, job, text string, more ...any) error {
-	one := w.world.history.begin(job, "")
-	w.wrote = append(w.wrote, one)
-	var xid, account, status, message string
-	var run, done int64
-	text += ` returning pg_current_xact_id()::text, account_id::text, status::text, coalesce(error, ''),
-		(progress ->> 'total')::bigint, (progress ->> 'done')::bigint`
-	err := w.tx.QueryRow(ctx, text, append([]any{job, one.seq}, more...)...).Scan(&xid, &account, &status, &message, &run, &done)
-	w.world.history.set(func() {
-		if errors.Is(err, pgx.ErrNoRows) {
-			one.outcome = overtaken // it never was
-			return
-		}
-		if err != nil {
-			return
-		}
-		one.xid, one.account, one.status, one.run, one.done, one.err = xid, account, status, run, done, number(message)
-		for _, earlier := range w.wrote {
-			if earlier != one && earlier.job == job && earlier.item == "" && earlier.outcome == unknown {
-				earlier.outcome = overtaken
-			}
-		}
-	}, job, account)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	return err
-}
-
-// next is the progress of the next update: total counts the runs, done the updates of the run.
-const next = `jsonb_build_object('total', progress -> 'total', 'done', (progress ->> 'done')::bigint + 1, 'succeeded', $2::bigint)`
-
-// update counts one on, and ends the job if status is not empty.
-func (w *writer) update(ctx context.Context, job, status string) error {
-	if status != "" {
-		return w.exec(ctx, job, `update job set progress = `+next+`, status = $3::job_status,
-			error = case when $3 = 'failed' then 'error ' || $2 end where id = $1 and status = 'running'`, status)
-	}
-	message := `error`
-	switch w.rng.IntN(8) {
-	case 0:
-		message = `'error ' || $2 || repeat('é', ` + fmt.Sprint(w.rng.IntN(3000)) + `)`
-	case 1:
-		message = `null`
-	}
-	return w.exec(ctx, job, `update job set progress = `+next+`, error = `+message+` where id = $1 and status = 'running'`)
-}
-
-func (w *writer) startAgain(ctx context.Context, job string) error {
-	return w.exec(ctx, job, `update job set status = 'running', error = null,
-		progress = jsonb_build_object('total', (progress ->> 'total')::bigint + 1, 'done', 0, 'succeeded', $2::bigint)
-		where id = $1 and status <> 'running'`)
-}
-
-// giveAway makes the job another account's.
-func (w *writer) giveAway(ctx context.Context, job string) error {
-	return w.exec(ctx, job, `update job set progress = `+next+`, account_id = case account_id when $3 then $4::uuid else $3 end where id = $1`, ada, ben)
-}
-
-// savepoint updates a job and takes that back.
-func (w *writer) savepoint(ctx context.Context, job string) error {
-	outer := w.tx
-	defer func() { w.tx = outer }()
-	before := len(w.wrote)
-	states := make([]outcome, before)
-	for i, one := range w.wrote {
-		states[i] = one.outcome
-	}
-	var err error
-	if w.tx, err = outer.Begin(ctx); err != nil {
-		return err
-	}
-	if err := w.update(ctx, job, ""); err != nil {
-		return err
-	}
-	if err := w.item(ctx, job, ""); err != nil {
-		return err
-	}
-	if err := w.tx.Rollback(ctx); err != nil {
-		return err
-	}
-	w.world.history.set(func() {
-		for _, one := range w.wrote[before:] {
-			one.outcome = overtaken
-		}
-		for i, o := range states { // what it had overtaken counts again
-			w.wrote[i].outcome = o
-		}
-	})
-	w.tx = outer
-	if w.rng.IntN(2) == 0 {
-		return w.update(ctx, job, "")
-	}
-	return nil
-}
-
-// delete deletes the job, and puts a new one in its place.
-func (w *writer) delete(ctx context.Context, job string) error {
-	w.world.history.set(func() { w.world.history.deleted[job] = true })
-	if _, err := w.tx.Exec(ctx, `delete from job where id = $1`, job); err != nil {
-		return err
-	}
-	return w.insert(ctx, job)
-}
-
-// insert makes a job instead of another.
-func (w *writer) insert(ctx context.Context, instead string) error {
-	random := uuid.New()
-	if n := w.world.Buckets; n > 0 {
-		random[15] %= byte(n)
-	}
-	id, owner := random.String(), []string{ada, ben}[w.rng.IntN(2)]
-	w.world.history.set(func() { w.world.history.deleted[id] = true }, id, owner) // not there yet, perhaps never
-	err := w.exec(ctx, id, `insert into job (id, account_id, type, status, progress)
-		values ($1, $3, 'matching', 'running', jsonb_build_object('total', 1, 'done', 0, 'succeeded', $2::bigint))`, owner)
-	if err == nil {
-		w.moved = append(w.moved, [2]string{instead, id})
-	}
-	return err
-}
-
-// item tells of an item of the job.
-func (w *writer) item(ctx context.Context, job, padding string) error {
-	// Who writes of a job waits for those who did before, so what is written later commits later.
-	if _, err := w.tx.Exec(ctx, `select from job where id = $1 for no key update`, job); err != nil {
-		return err
-	}
-	id := fmt.Sprint("s", w.rng.IntN(5))
-	one := w.world.history.begin(job, id)
-	w.wrote = append(w.wrote, one)
-	status := []string{"queued", "in_progress", "succeeded", "failed"}[w.rng.IntN(4)]
-	_, err := w.tx.Exec(ctx, `select jobprogress.item($1, $2, 'song', $3, label => $4)`, job, id, status, fmt.Sprint("item ", one.seq, " ", padding))
-	return err
 }
 
 // number is the seq in an error text or a label, or 0.
