@@ -25,7 +25,7 @@ trust: postgres ## Test the promises under faults for TRUST=10m; SEED= repeats a
 bench: postgres ## Measure
 	go test -run '^$$' -bench . -benchmem ./...
 
-bench-db: postgres ## Measure for a quarter of an hour what attaching costs the database, and write it into README.md
+bench-db: postgres ## Measure for half an hour what attaching costs the database, and write it into README.md
 	go run ./cmd/bench-db -readme README.md
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
