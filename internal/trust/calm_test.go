@@ -16,6 +16,7 @@ const calmTimeout = 30 * time.Second
 // calm lets the writers pause and waits until every page shows what its row says; then it checks all that was seen.
 func (w *world) calm(ctx context.Context) {
 	w.t.Helper()
+	defer w.mustEnd("calm")()
 	start := time.Now()
 	w.writing.Lock() // with the last transaction ended
 	defer w.writing.Unlock()

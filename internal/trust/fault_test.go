@@ -49,6 +49,9 @@ var faults = []fault{
 	{Name: "notify off", Do: silence, Slow: true},
 }
 
+// mendTimeout bounds what a fault waits for in the end; it is generous.
+const mendTimeout = 90 * time.Second
+
 // hold is how long a fault lasts.
 func hold(ctx context.Context, rng *rand.Rand) {
 	pause(ctx, time.Duration(100+rng.IntN(2000))*time.Millisecond)
@@ -86,7 +89,15 @@ func (w *world) executeOnce(ctx context.Context, statements string) error {
 
 // mend executes statements until they succeed.
 func (w *world) mend(ctx context.Context, statements string) {
-	for ctx = context.WithoutCancel(ctx); w.executeOnce(ctx, statements) != nil; {
-		time.Sleep(50 * time.Millisecond)
+	ctx = context.WithoutCancel(ctx)
+	for end := time.Now().Add(mendTimeout); ; time.Sleep(50 * time.Millisecond) {
+		err := w.executeOnce(ctx, statements)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			w.broken("can't execute %q: %v", statements, err)
+			return
+		}
 	}
 }

@@ -14,7 +14,9 @@ func restart(immediate bool) func(context.Context, *world, *rand.Rand) error {
 	return func(ctx context.Context, w *world, rng *rand.Rand) error {
 		w.restarting.Lock()
 		defer w.restarting.Unlock()
-		if err := w.server.Halt(ctx, immediate); err != nil {
+		halting, cancel := context.WithTimeout(ctx, mendTimeout)
+		defer cancel()
+		if err := w.server.Halt(halting, immediate); err != nil {
 			return err
 		}
 		if immediate {

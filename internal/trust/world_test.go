@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -201,6 +203,7 @@ func (w *world) broken(format string, args ...any) {
 
 // suffer brings the faults about, all at once, and waits until they are mended.
 func (w *world) suffer(ctx context.Context, rng *rand.Rand, some ...fault) {
+	defer w.mustEnd("faults")()
 	var suffering sync.WaitGroup
 	for _, f := range some {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
@@ -225,6 +228,21 @@ func (w *world) suffer(ctx context.Context, rng *rand.Rand, some ...fault) {
 		})
 	}
 	suffering.Wait()
+}
+
+// hangTimeout is long after all that has a deadline of its own.
+const hangTimeout = 5 * time.Minute
+
+// mustEnd panics if what begins now does not end, and says who waits for what. The caller calls ended.
+func (w *world) mustEnd(what string) (ended func()) {
+	dog := time.AfterFunc(hangTimeout, func() {
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		for _, r := range w.replicas {
+			fmt.Fprintf(os.Stderr, "replica %d:\n%s\n", r.name, r.log.String())
+		}
+		panic(fmt.Sprintf("SEED=%d: %s did not end", w.Seed, what))
+	})
+	return func() { dog.Stop() }
 }
 
 // verdicts are the promises that were broken so far.

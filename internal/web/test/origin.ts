@@ -109,7 +109,7 @@ export class Origin {
   /** A running job of the account's, with its id. */
   async insert(account = ada, total = 10): Promise<string> {
     const [row] = await this.sql(
-      `insert into job (id, account_id, type, status, progress) values (gen_random_uuid(), $1, 'matching', 'running', jsonb_build_object('total', $2::int)) returning id`,
+      `insert into job (id, account_id, type, status, progress, started_at) values (gen_random_uuid(), $1, 'matching', 'running', jsonb_build_object('total', $2::int), now()) returning id`,
       [account, total],
     );
     return row!.id as string;

@@ -205,7 +205,7 @@ test('a job that is started again is watched again when the application hears of
   await commands.item(id, 's1', 'succeeded');
   await commands.finish(id);
   await becomes(() => result.current, { connectionState: 'closed', status: 'completed' });
-  await commands.sql(`update job set status = 'running', progress = '{"total": 20}' where id = $1`, [id]);
+  await commands.sql(`update job set status = 'running', started_at = clock_timestamp(), progress = '{"total": 20}' where id = $1`, [id]);
   await client.fetchQuery({ ...jobQueryOptions(id), staleTime: 0 });
   await becomes(() => result.current, { connectionState: 'open', status: 'running', progress: { total: 20 } });
   expect(result.current.items.size).toBe(0);
