@@ -155,6 +155,9 @@ func TestDefaultPrivilegesGrantNothing(t *testing.T) {
 		if may(anon) {
 			t.Error("anon may read jobs")
 		}
+		if query[bool](t, admin, `select has_table_privilege($1, 'jobprogress.item_log', 'select, insert, update, delete')`, anon) {
+			t.Error("anon may read or write items")
+		}
 		exec(t, admin, `grant usage on schema jobprogress to `+quoted(service)+`; grant execute on function jobprogress.snapshot(text[], text[], text[]) to `+quoted(service))
 	}
 	if !may(service) {

@@ -58,6 +58,27 @@ func TestInstallIsIdempotentMovesAndLeavesNoTrace(t *testing.T) {
 	exec(t, admin, `update app."Odd jobs" set status = 'failed'`)
 }
 
+// A writer that has written a job calls item() while we uninstall: neither waits for the other for ever.
+func TestUninstallDoesNotDeadlockWithWriters(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listen(t, url)
+	writer, admin := session(t, url), session(t, url)
+	id := insert(t, writer)
+	exec(t, writer, `begin`)
+	exec(t, writer, `update job set status = 'running'`)
+	uninstalled := make(chan error, 1)
+	go func() { uninstalled <- store.Uninstall(t.Context(), url) }()
+	for waits := false; !waits; {
+		waits = query[bool](t, admin, `select exists (select from pg_locks where not granted and relation = 'job'::regclass)`)
+	}
+	exec(t, writer, say, id, "s1", "queued")
+	exec(t, writer, `commit`)
+	if err := <-uninstalled; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestInstallSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

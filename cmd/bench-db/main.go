@@ -135,7 +135,7 @@ func (b *bench) start(ctx context.Context) (stop func(), err error) {
 	}, nil
 }
 
-// say reports progress to whoever runs the bench.
+// say reports progress to the person who runs the bench.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // The marks between which the card stands in the file.

@@ -239,6 +239,29 @@ func TestItemsAreTheSameOnEveryServer(t *testing.T) {
 	}
 }
 
+// The listening session says, too, that a server is there; and of a job that has items, they are kept without any.
+func TestItemsAreKeptWhileTheReadingSessionIsAway(t *testing.T) {
+	t.Parallel()
+	r := start(t, pgtest.New(t), time.Hour)
+	r.live(true)
+	id := r.insert()
+	w := r.watch(id)
+	for i := range 5 {
+		exec(t, r.admin, `do $$ begin
+			perform pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress read';
+			perform pg_sleep(0.02);
+		end $$`)
+		exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, id, fmt.Sprint("s", i))
+		r.sees(w, fmt.Sprintf(`"s%d"`, i))
+	}
+	exec(t, r.admin, `do $$ begin
+		perform pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'jobprogress %';
+		perform pg_sleep(0.02);
+	end $$`)
+	exec(t, r.admin, `select jobprogress.item($1, 'without a server', 'song', 'queued')`, id)
+	r.sees(w, "without a server")
+}
+
 // The last item that was told of counts, whichever transaction commits last.
 func TestItemsOfTransactionsThatCommitInAnotherOrder(t *testing.T) {
 	t.Parallel()

@@ -175,7 +175,7 @@ func TestFastWorkIsPolled(t *testing.T) {
 	r.sees(slowViewer, `"completed"`)
 }
 
-// Whoever may connect may take any advisory lock. That keeps us from ours, not viewers from what they came for.
+// Anybody who may connect may take any advisory lock. That keeps us from ours, not viewers from the row's state.
 func TestLockThatSomebodyElseHolds(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

@@ -59,10 +59,11 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	session := conn.PgConn().Conn()
+	l.deadline = time.AfterFunc(answerTimeout, func() { session.Close() }) // for LISTEN, which the Listener gives none
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.session = conn.PgConn().Conn()
-	l.deadline = time.AfterFunc(answerTimeout, l.cut) // for LISTEN itself
+	l.session = session
 	return conn, nil
 }
 
@@ -83,23 +84,25 @@ func (l *listener) HandleBacklog(context.Context, string, *pgx.Conn) error {
 	return nil
 }
 
-// prepare also has items kept while the reader's session is away.
-func (l *listener) prepare(ctx context.Context, conn *pgx.Conn) error {
+// prepare also has items kept while the reader's session is away. It reports whether that is so: a writer may try the
+// lock at this moment.
+func (l *listener) prepare(ctx context.Context, conn *pgx.Conn) (serving bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if err := store.Prepare(ctx, conn); err != nil {
-		return err
+		return false, err
 	}
-	_, _, err := store.TryLocks(ctx, conn, store.Locks{Serving: true})
-	return err
+	got, _, err := store.TryLocks(ctx, conn, store.Locks{Serving: true})
+	return got.Serving, err
 }
 
 // HandleNotification never waits for a viewer. Anybody may notify, so a notification is worth no more than a look at the
 // row.
 func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
 	if !l.prepared { // it hears, so it is a direct session, or one in session mode
-		l.prepared = true
-		if err := l.prepare(ctx, conn); err != nil {
+		serving, err := l.prepare(ctx, conn)
+		l.prepared = serving || err != nil // else once more, at the next
+		if err != nil {
 			l.config.Log.Warn("the listening session is not prepared", "error", err)
 		}
 	}

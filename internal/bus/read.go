@@ -3,7 +3,6 @@ package bus
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -85,7 +84,7 @@ func (r *reader) run(ctx context.Context, cut func()) {
 		}
 		r.health.degraded(err)
 		if !connected {
-			r.feed.Fail(r.feed.Begin(math.MaxInt), err) // nobody waits for a database that is away
+			r.feed.FailAll(err) // nobody waits for a database that is away
 		}
 		if errors.Is(err, errNoEcho) {
 			cut() // either session may be the dead one
@@ -293,7 +292,7 @@ func (r *reader) adjust(ctx context.Context) error {
 // readSome reads a statement's worth of jobs. Their locks are taken before, so that nothing changes unnoticed after it.
 func (r *reader) readSome(ctx context.Context) error {
 	if r.lacks != nil {
-		r.feed.Fail(r.feed.Begin(readLimit), r.lacks)
+		r.feed.FailAll(r.lacks)
 		return nil
 	}
 	if missing := r.feed.Next(readLimit).Without(r.gate.held.Buckets).Without(r.pace.polled); missing != (job.Buckets{}) {

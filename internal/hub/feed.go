@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"jobprogress/internal/job"
@@ -137,38 +138,40 @@ const (
 // Fail says that the jobs could not be read. Those who wait for one get the error; those who watch one keep what they
 // see. The jobs are polled again, at growing intervals.
 func (f Feed) Fail(requests []job.Request, err error) {
-	h := f.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, r := range requests {
-		t := h.topics[r.ID]
-		if t == nil || !t.begun {
-			continue
-		}
-		t.begun, t.notified = false, false
-		t.retryAt = time.Now().Add(min(firstRetry<<min(t.failures, 20), mostRetry))
-		t.failures++
+	f.hub.unread(requests, func(t *topic) {
+		t.retryAt = time.Now().Add(min(firstRetry<<min(t.failures-1, 20), mostRetry))
 		t.answer(fmt.Errorf("%w: %w", ErrUnavailable, err))
+	})
+}
+
+// FailAll fails all that is to be read.
+func (f Feed) FailAll(err error) {
+	for requests := f.Begin(math.MaxInt); len(requests) > 0; requests = f.Begin(math.MaxInt) {
+		f.Fail(requests, err)
 	}
 }
 
 // Retry says that a session was lost before it could read the jobs. Those who wait for one wait for the next session.
 func (f Feed) Retry(requests []job.Request) {
-	h := f.hub
+	f.hub.unread(requests, func(t *topic) {
+		t.awaited, t.reading = append(t.reading, t.awaited...), nil
+		if len(t.awaited) > 0 {
+			f.hub.urgent[t.id] = t
+		}
+		f.hub.want(t)
+	})
+}
+
+// unread ends reads that saw nothing.
+func (h *Hub) unread(requests []job.Request, end func(*topic)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, r := range requests {
-		t := h.topics[r.ID]
-		if t == nil || !t.begun {
-			continue
+		if t := h.topics[r.ID]; t != nil && t.begun {
+			t.begun, t.notified = false, false
+			t.failures++
+			end(t)
 		}
-		t.begun, t.notified = false, false
-		t.failures++
-		t.awaited, t.reading = append(t.reading, t.awaited...), nil
-		if len(t.awaited) > 0 {
-			h.urgent[t.id] = t
-		}
-		h.want(t)
 	}
 }
 

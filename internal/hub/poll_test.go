@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"jobprogress/internal/job"
@@ -105,5 +107,69 @@ func TestChangesThatNobodyNotifiedAreCounted(t *testing.T) {
 				t.Error("it is counted twice")
 			}
 		})
+	}
+}
+
+// others are topics that somebody waits for, besides jobA's.
+func others(t *testing.T, h *Hub, n int) (reads []*read) {
+	t.Helper()
+	for i := range n {
+		s, r, _ := h.join(job.ID(fmt.Sprintf("bbbbbbbb-0000-4000-8000-%012d", i)))
+		t.Cleanup(s.Close)
+		reads = append(reads, r)
+	}
+	return reads
+}
+
+// It may be what ended the session, or what takes so long.
+func TestJobWhoseReadFailedIsReadAloneAfterTheOthers(t *testing.T) {
+	h := liveHub()
+	s, _, _ := h.join(jobA)
+	defer s.Close()
+	h.Feed().Retry(h.Feed().Begin(10))
+	others(t, h, 3)
+	if requests := h.Feed().Begin(10); len(requests) != 3 {
+		t.Errorf("first read are %v", requests)
+	}
+	if requests := h.Feed().Begin(10); len(requests) != 1 || requests[0].ID != jobA {
+		t.Errorf("then read are %v", requests)
+	}
+}
+
+func TestThoseWhoWaitedForALostSessionWaitForTheNext(t *testing.T) {
+	h := liveHub()
+	s, read, _ := h.join(jobA)
+	defer s.Close()
+	h.Feed().Retry(h.Feed().Begin(10))
+	select {
+	case <-read.done:
+		t.Fatal("it has an answer")
+	default:
+	}
+	h.Feed().Resync()
+	h.Feed().Begin(10)
+	h.Feed().Finish([]job.Snapshot{row(running(1))}, "1:1:", every)
+	<-read.done
+	if read.err != nil {
+		t.Error(read.err)
+	}
+}
+
+// Also those for jobs whose reads failed before.
+func TestNobodyWaitsForADatabaseThatIsAway(t *testing.T) {
+	h := liveHub()
+	others(t, h, 3)
+	h.Feed().Fail(h.Feed().Begin(10), errors.New("down"))
+	reads := others(t, h, 5)
+	h.Feed().FailAll(errors.New("down"))
+	for i, r := range reads {
+		select {
+		case <-r.done:
+			if !errors.Is(r.err, ErrUnavailable) {
+				t.Errorf("%d: error %v", i, r.err)
+			}
+		default:
+			t.Errorf("%d waits still", i)
+		}
 	}
 }
