@@ -102,6 +102,7 @@ func writeSlow(t *strings.Builder, slow *slowness) {
 		{"the frame at the viewer, by way of the server", slow.frames},
 		{"the notification at a bare LISTEN loop, with the state in its payload", slow.payloads},
 		{"the row at a bare LISTEN loop that reads it by primary key", slow.rows},
+		{"the same, sent on over TCP, at the other end", slow.sent},
 	} {
 		p50 := quantile(way.ages, 0.5)
 		fmt.Fprintf(t, "| %s | %s | %s | %.2f |\n", way.name, ms(p50), ms(quantile(way.ages, 0.99)), frames.Seconds()/p50.Seconds())

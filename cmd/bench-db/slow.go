@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +18,7 @@ type slowness struct {
 	frames   []time.Duration // at viewers, by way of the server
 	payloads []time.Duration // at a bare LISTEN loop that finds the state in the payload
 	rows     []time.Duration // at a bare LISTEN loop that reads the row
+	sent     []time.Duration // of these, at the other end of a TCP connection
 	inexact  int             // viewers that did not end at the last state
 	failed   int             // transactions and reads
 }
@@ -52,7 +56,7 @@ func (b *bench) slowWork(ctx context.Context) (*slowness, error) {
 	if err != nil {
 		return nil, err
 	}
-	stopRead, err := listenAndRead(ctx, read.url, &slow.rows)
+	stopRead, err := listenAndRead(ctx, read.url, &slow)
 	if err != nil {
 		stopPayload()
 		return nil, err
@@ -115,17 +119,60 @@ func listenForState(ctx context.Context, url string, ages *[]time.Duration) (sto
 	})
 }
 
-// listenAndRead adds to ages how old each state is when its row has been read.
-func listenAndRead(ctx context.Context, url string, ages *[]time.Duration) (stop func() error, err error) {
+// listenAndRead adds to slow.rows how old each state is when its row has been read, and to slow.sent how old it is when
+// it has come out of a TCP connection, which is the least that a viewer elsewhere can see.
+func listenAndRead(ctx context.Context, url string, slow *slowness) (stop func() error, err error) {
+	out, in, err := loopback()
+	if err != nil {
+		return nil, err
+	}
+	arrived := make(chan error, 1)
+	go func() { arrived <- readStates(in, &slow.sent) }()
 	// pgx prepares the statement at its first use and keeps it.
 	const rowSQL = `select status::text, progress::text from job where id = $1`
-	return listen(ctx, url, "jobprogress", func(ctx context.Context, conn *pgx.Conn, id string) error {
+	stopListening, err := listen(ctx, url, "jobprogress", func(ctx context.Context, conn *pgx.Conn, id string) error {
 		var status, progress string
 		if err := conn.QueryRow(ctx, rowSQL, pgx.QueryExecModeCacheStatement, id).Scan(&status, &progress); err != nil {
 			return fmt.Errorf("read job %q: %w", id, err)
 		}
-		return addAge(ages, time.Now(), progress)
+		if err := addAge(&slow.rows, time.Now(), progress); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(out, progress)
+		return err
 	})
+	if err != nil {
+		return nil, errors.Join(err, out.Close(), <-arrived)
+	}
+	return func() error { return errors.Join(stopListening(), out.Close(), <-arrived) }, nil
+}
+
+// loopback is a TCP connection of this process with itself.
+func loopback() (out, in net.Conn, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer listener.Close()
+	if out, err = net.Dial("tcp", listener.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	if in, err = listener.Accept(); err != nil {
+		out.Close()
+	}
+	return out, in, err
+}
+
+// readStates adds to ages how old each state is that arrives, a line each, until the connection ends.
+func readStates(in net.Conn, ages *[]time.Duration) error {
+	defer in.Close()
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		if err := addAge(ages, time.Now(), lines.Text()); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 // addAge adds how old the state was at that time. It is JSON, and done in it is when it was written.
