@@ -39,7 +39,8 @@ func (b *bench) writeSubjects(t *strings.Builder) {
 		b.writeSubject(t, s, most)
 	}
 	fmt.Fprintf(t, "\nThe last three columns are with %d writers. Behind is from the update, before its commit, to the frame at the viewer. item() is\n"+
-		"`jobprogress.item(job, 's1' … 's40', 'song', 'in_progress', label => 'Artist - Title')`, for the job that is updated.\n", most)
+		"`jobprogress.item(job, 's1' … 's40', 'song', 'in_progress', label => 'Artist - Title')`, for the job that is updated; nothing()\n"+
+		"takes the same, and does nothing.\n", most)
 	b.writeSweeps(t, most)
 	t.WriteString("\n")
 }

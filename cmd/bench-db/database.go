@@ -35,6 +35,15 @@ func install(gate string) func(context.Context, string) error {
 	}
 }
 
+// installBesideNothing installs, and creates a function that takes what item() takes and does nothing.
+func installBesideNothing(ctx context.Context, url string) error {
+	if err := install("on")(ctx, url); err != nil {
+		return err
+	}
+	return execute(ctx, url, `create function nothing(job_id uuid, item_id text, item_kind text, status text, label text)
+		returns void language plpgsql as $$ begin end $$`)
+}
+
 // attachPlain attaches what most people write first.
 func attachPlain(ctx context.Context, url string) error {
 	return execute(ctx, url, `

@@ -45,10 +45,10 @@ func subjects() []*subject {
 	all := &database{name: "all", jobs: jobs, attach: install("on"), serve: true, watched: jobs}
 	ungated := &database{name: "ungated", jobs: jobs, attach: install("off"), serve: true}
 	// Items have databases of their own: the reads of the row cases would look through their rows.
-	itemsNobody := &database{name: "items_nobody", jobs: jobs, attach: install("on"), serve: true}
+	itemsNobody := &database{name: "items_nobody", jobs: jobs, attach: installBesideNothing, serve: true}
 	itemsAll := &database{name: "items_all", jobs: jobs, attach: install("on"), serve: true, watched: jobs}
 
-	update, noItem, item := updateScript(jobs), itemScript(jobs, false), itemScript(jobs, true)
+	update, noItem, item := updateScript(jobs), itemScript(jobs, ""), itemScript(jobs, callItem)
 	ends := []int{1, 16}
 	most := []int{16}
 	base := &subject{name: "update: no trigger", database: none, script: update, writers: writers}
@@ -63,6 +63,7 @@ func subjects() []*subject {
 		{name: "update: attached and all watched", database: all, script: update, base: base, writers: writers},
 		{name: "update: attached with gate off and nobody watches", database: ungated, script: update, base: base, writers: writers},
 		nobodyBase,
+		{name: "begin-update-nothing()-end: attached and nobody watches", database: itemsNobody, script: itemScript(jobs, callNothing), base: nobodyBase, writers: ends},
 		{name: "begin-update-item()-end: attached and nobody watches", database: itemsNobody, script: item, base: nobodyBase, writers: ends, items: true},
 		allBase,
 		{name: "begin-update-item()-end: attached and all watched", database: itemsAll, script: item, base: allBase, writers: ends, items: true},

@@ -45,27 +45,31 @@ func TestRefusals(t *testing.T) {
 		status  int
 		code    string
 	}{
-		"no credentials":       {streamOf(mine), []string{"Authorization: "}, 401, "unauthenticated"},
-		"no token":             {streamOf(mine), []string{"Authorization: x"}, 401, "unauthenticated"},
-		"basic":                {streamOf(mine), []string{"Authorization: Basic eDp5"}, 401, "unauthenticated"},
-		"another key":          {streamOf(mine), []string{sign(jwt.SigningMethodHS256, []byte("wrong"), jwt.MapClaims{"sub": ada, "exp": later})}, 401, "unauthenticated"},
-		"expired":              {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada, "exp": earlier})}, 401, "unauthenticated"},
-		"not yet valid":        {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada, "exp": later, "nbf": later})}, 401, "unauthenticated"},
-		"never expires":        {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada})}, 401, "unauthenticated"},
-		"algorithm none":       {streamOf(mine), []string{sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"sub": ada, "exp": later})}, 401, "unauthenticated"},
-		"another algorithm":    {streamOf(mine), []string{sign(jwt.SigningMethodHS512, key, jwt.MapClaims{"sub": ada, "exp": later})}, 401, "unauthenticated"},
-		"account is a number":  {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": 7, "exp": later})}, 401, "unauthenticated"},
-		"account is missing":   {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"exp": later})}, 401, "unauthenticated"},
-		"no UUID":              {"/api/jobs/nonsense/progress", nil, 400, "invalid_job_id"},
-		"no UUID for JSON":     {"/api/jobs/nonsense", nil, 400, "invalid_job_id"},
-		"foreign origin":       {streamOf(mine), []string{"Origin: https://evil.example"}, 403, "origin_not_allowed"},
-		"opaque origin":        {streamOf(mine), []string{"Origin: null"}, 403, "origin_not_allowed"},
-		"unknown path":         {"/api/job", nil, 404, "not_found"},
-		"unknown job":          {streamOf(nobodys), nil, 404, "job_not_found"},
-		"unknown job, JSON":    {"/api/jobs/" + nobodys, nil, 404, "job_not_found"},
-		"another's job":        {streamOf(theirs), nil, 404, "job_not_found"},
-		"another's job, JSON":  {"/api/jobs/" + theirs, nil, 404, "job_not_found"},
-		"permanent for a page": {streamOf(theirs), []string{"Accept: text/event-stream"}, 404, "job_not_found"},
+		"no credentials":        {streamOf(mine), []string{"Authorization: "}, 401, "unauthenticated"},
+		"no token":              {streamOf(mine), []string{"Authorization: x"}, 401, "unauthenticated"},
+		"basic":                 {streamOf(mine), []string{"Authorization: Basic eDp5"}, 401, "unauthenticated"},
+		"another key":           {streamOf(mine), []string{sign(jwt.SigningMethodHS256, []byte("wrong"), jwt.MapClaims{"sub": ada, "exp": later})}, 401, "unauthenticated"},
+		"expired":               {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada, "exp": earlier})}, 401, "unauthenticated"},
+		"not yet valid":         {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada, "exp": later, "nbf": later})}, 401, "unauthenticated"},
+		"never expires":         {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada})}, 401, "unauthenticated"},
+		"algorithm none":        {streamOf(mine), []string{sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"sub": ada, "exp": later})}, 401, "unauthenticated"},
+		"another algorithm":     {streamOf(mine), []string{sign(jwt.SigningMethodHS512, key, jwt.MapClaims{"sub": ada, "exp": later})}, 401, "unauthenticated"},
+		"account is a fraction": {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": 7.5, "exp": later})}, 401, "unauthenticated"},
+		"account is a boolean":  {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": true, "exp": later})}, 401, "unauthenticated"},
+		"account is a number":   {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": 7, "exp": later})}, 404, "job_not_found"},
+		"issued in an hour":     {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada, "exp": later, "iat": later})}, 401, "unauthenticated"},
+		"expired a second ago":  {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": ada, "exp": time.Now().Add(-time.Second).Unix()})}, 401, "unauthenticated"},
+		"account is missing":    {streamOf(mine), []string{sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"exp": later})}, 401, "unauthenticated"},
+		"no UUID":               {"/api/jobs/nonsense/progress", nil, 400, "invalid_job_id"},
+		"no UUID for JSON":      {"/api/jobs/nonsense", nil, 400, "invalid_job_id"},
+		"foreign origin":        {streamOf(mine), []string{"Origin: https://evil.example"}, 403, "origin_not_allowed"},
+		"opaque origin":         {streamOf(mine), []string{"Origin: null"}, 403, "origin_not_allowed"},
+		"unknown path":          {"/api/job", nil, 404, "not_found"},
+		"unknown job":           {streamOf(nobodys), nil, 404, "job_not_found"},
+		"unknown job, JSON":     {"/api/jobs/" + nobodys, nil, 404, "job_not_found"},
+		"another's job":         {streamOf(theirs), nil, 404, "job_not_found"},
+		"another's job, JSON":   {"/api/jobs/" + theirs, nil, 404, "job_not_found"},
+		"permanent for a page":  {streamOf(theirs), []string{"Accept: text/event-stream"}, 404, "job_not_found"},
 	} {
 		response, body := s.get(tt.path, tt.headers...)
 		var problem struct {
@@ -98,6 +102,48 @@ func TestRefusals(t *testing.T) {
 		r.Method = method
 		if response, _ := s.do(r); response.StatusCode != http.StatusMethodNotAllowed || response.Header.Get("Allow") != "GET" {
 			t.Errorf("%s: %s, Allow %q", method, response.Status, response.Header.Get("Allow"))
+		}
+	}
+}
+
+// Pages open the stream while the row is still being inserted, and EventSource never comes back from a 404.
+func TestJobThatIsNotThereIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t), "--backstop-interval", "1h")
+	before := time.Now()
+	wait := func(act func(id string)) *stream {
+		id := uuid.NewString()
+		opened := make(chan *stream, 1)
+		go func() { opened <- s.open(streamOf(id)) }()
+		s.eventually("waited for", func() bool { return s.metric("jobprogress_topics") != "0" })
+		act(id)
+		return <-opened
+	}
+	insert := func(id, account string) {
+		s.exec(`insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'pending', '{"total": 3}')`, id, account)
+	}
+	st := wait(func(id string) { insert(id, ada) })
+	st.until("pending")
+	st.close()
+	st = wait(func(id string) {
+		insert(id, ben)
+		s.exec(`update job set account_id = $2 where id = $1`, id, ada)
+	})
+	st.until("pending")
+	if took := time.Since(before); took > 3*time.Second {
+		t.Logf("it took %s", took)
+	}
+
+	// None, and somebody else's: both are waited for, and nothing tells them from each other.
+	theirs := s.insert()
+	s.exec(`update job set account_id = $2 where id = $1`, theirs, ben)
+	for name, id := range map[string]string{"none": uuid.NewString(), "another's": theirs} {
+		before := time.Now()
+		if response, _ := s.get(streamOf(id)); response.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", name, response.Status)
+		}
+		if took := time.Since(before); took < 3*time.Second {
+			t.Errorf("%s is refused after %s", name, took)
 		}
 	}
 }

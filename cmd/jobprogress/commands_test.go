@@ -291,14 +291,20 @@ func TestMetricsAndProfilesAreForTheOperatorOnly(t *testing.T) {
 func TestFaultsOfTheWaysToSayWhoIsAsking(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
-		"JOBPROGRESS_JWT_SECRET, JOBPROGRESS_SESSION_QUERY contradict each other: choose one":            {"--jwt-secret", secret, "--session-query", "select $1"},
-		`JOBPROGRESS_JWT_PUBLIC_KEY (--jwt-public-key) open nowhere.pem`:                                 {"--jwt-public-key", "nowhere.pem"},
-		`JOBPROGRESS_JWT_PUBLIC_KEY (--jwt-public-key) main_test.go: there is no PEM in it`:              {"--jwt-public-key", "main_test.go"},
-		`JOBPROGRESS_JWKS_URL (--jwks-url) is not a URL`:                                                 {"--jwks-url", "keys.example.com"},
-		`JOBPROGRESS_SESSION_QUERY (--session-query) does not use $1`:                                    {"--session-query", "select account_id from session where token = '$12'"},
-		`knows no JOBPROGRESS_JWT_ISSUER`:                                                                {"--session-query", "select $1", "--jwt-issuer", "x"},
-		`JOBPROGRESS_INSECURE_NO_AUTH (--insecure-no-auth) contradicts JOBPROGRESS_JWKS_URL: choose one`: {"--insecure-no-auth", "--jwks-url", "https://x"},
-		"or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL or JOBPROGRESS_SESSION_QUERY":               {},
+		"JOBPROGRESS_JWT_SECRET, JOBPROGRESS_SESSION_QUERY contradict each other: choose one":                    {"--jwt-secret", secret, "--session-query", "select $1"},
+		`JOBPROGRESS_JWT_PUBLIC_KEY (--jwt-public-key) open nowhere.pem`:                                         {"--jwt-public-key", "nowhere.pem"},
+		`JOBPROGRESS_JWT_PUBLIC_KEY (--jwt-public-key) main_test.go: there is no PEM in it`:                      {"--jwt-public-key", "main_test.go"},
+		`JOBPROGRESS_JWKS_URL (--jwks-url) is not a URL`:                                                         {"--jwks-url", "keys.example.com"},
+		`JOBPROGRESS_SESSION_QUERY (--session-query) does not use $1`:                                            {"--session-query", "select account_id from session where token = '$12'"},
+		`knows no JOBPROGRESS_JWT_ISSUER`:                                                                        {"--session-query", "select $1", "--jwt-issuer", "x"},
+		`JOBPROGRESS_INSECURE_NO_AUTH (--insecure-no-auth) contradicts JOBPROGRESS_JWKS_URL: choose one`:         {"--insecure-no-auth", "--jwks-url", "https://x"},
+		"or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL, JOBPROGRESS_AUTH_URL or JOBPROGRESS_SESSION_QUERY": {},
+		`JOBPROGRESS_JWT_PREVIOUS_SECRET (--jwt-previous-secret) goes together with --jwt-secret`:                {"--jwt-public-key", "main_test.go", "--jwt-previous-secret", secret},
+		`JOBPROGRESS_AUTH_URL (--auth-url) is not a URL`:                                                         {"--auth-url", "app.example.com/whoami"},
+		"JOBPROGRESS_JWKS_URL, JOBPROGRESS_AUTH_URL contradict each other: choose one":                           {"--jwks-url", "https://x", "--auth-url", "https://y"},
+		`JOBPROGRESS_AUTH_URL (--auth-url) knows no JOBPROGRESS_JWT_ISSUER`:                                      {"--auth-url", "https://y", "--jwt-audience", "x"},
+		`JOBPROGRESS_LAME_DUCK (--lame-duck) -1s is negative`:                                                    {"--jwt-secret", secret, "--lame-duck=-1s"},
+		`JOBPROGRESS_MAX_STREAM_AGE (--max-stream-age) 10ms is neither 0 nor at least 1s`:                        {"--jwt-secret", secret, "--max-stream-age", "10ms"},
 	} {
 		if _, err := output(t, noEnv, append([]string{"serve"}, args...)...); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", args, err, want)

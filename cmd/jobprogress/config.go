@@ -128,7 +128,7 @@ func (c *serveCommand) validate() []error {
 		check(len(set) == 0, "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts %s: choose one", strings.Join(set, ", "))
 		check(loopback(c.Addr), "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "is refused on %q: only a loopback address may go without authentication", c.Addr)
 	case len(set) == 0:
-		check(false, "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens, or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL or JOBPROGRESS_SESSION_QUERY (or, on a loopback address, --insecure-no-auth)")
+		check(false, "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens, or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL, JOBPROGRESS_AUTH_URL or JOBPROGRESS_SESSION_QUERY (or, on a loopback address, --insecure-no-auth)")
 	case len(set) > 1:
 		invalid = append(invalid, fmt.Errorf("%s contradict each other: choose one", strings.Join(set, ", ")))
 	}
@@ -136,18 +136,23 @@ func (c *serveCommand) validate() []error {
 		_, err := c.publicKey()
 		check(err == nil, "jwt-public-key", "JOBPROGRESS_JWT_PUBLIC_KEY", "%w", err)
 	}
-	if c.JWKSURL != "" {
-		u, err := url.Parse(c.JWKSURL)
-		check(err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "", "jwks-url", "JOBPROGRESS_JWKS_URL", "is not a URL like https://auth.example.com/.well-known/jwks.json")
+	check(c.JWTPreviousSecret == "" || c.JWTSecret != "", "jwt-previous-secret", "JOBPROGRESS_JWT_PREVIOUS_SECRET", "goes together with --jwt-secret (JOBPROGRESS_JWT_SECRET), which takes its place")
+	check(c.JWKSURL == "" || isURL(c.JWKSURL), "jwks-url", "JOBPROGRESS_JWKS_URL", "is not a URL like https://auth.example.com/.well-known/jwks.json")
+	check(c.AuthURL == "" || isURL(c.AuthURL), "auth-url", "JOBPROGRESS_AUTH_URL", "is not a URL like https://app.example.com/api/whoami")
+	noTokens := func(flag, env string) {
+		check(c.JWTIssuer == "" && c.JWTAudience == "", flag, env, "knows no JOBPROGRESS_JWT_ISSUER or JOBPROGRESS_JWT_AUDIENCE")
+	}
+	if c.AuthURL != "" {
+		noTokens("auth-url", "JOBPROGRESS_AUTH_URL")
 	}
 	if c.SessionQuery != "" {
 		err := store.CheckSessionQuery(c.SessionQuery)
 		check(err == nil, "session-query", "JOBPROGRESS_SESSION_QUERY", "%w", err)
-		check(c.JWTIssuer == "" && c.JWTAudience == "", "session-query", "JOBPROGRESS_SESSION_QUERY", "knows no JOBPROGRESS_JWT_ISSUER or JOBPROGRESS_JWT_AUDIENCE")
+		noTokens("session-query", "JOBPROGRESS_SESSION_QUERY")
 	}
 	check((c.TLSCert == "") == (c.TLSKey == ""), "tls-cert", "JOBPROGRESS_TLS_CERT", "goes together with --tls-key (JOBPROGRESS_TLS_KEY)")
 	if c.TLSCert != "" && c.TLSKey != "" {
-		_, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		_, err := c.certificate()
 		check(err == nil, "tls-cert", "JOBPROGRESS_TLS_CERT", "%w", err)
 	}
 	for _, origin := range c.AllowedOrigins {
@@ -165,6 +170,8 @@ func (c *serveCommand) validate() []error {
 	} {
 		check(d.value >= 100*time.Millisecond, d.flag, d.env, "%s is less than 100ms", d.value)
 	}
+	check(c.LameDuck >= 0, "lame-duck", "JOBPROGRESS_LAME_DUCK", "%s is negative", c.LameDuck)
+	check(c.MaxStreamAge == 0 || c.MaxStreamAge >= time.Second, "max-stream-age", "JOBPROGRESS_MAX_STREAM_AGE", "%s is neither 0 nor at least 1s", c.MaxStreamAge)
 	check(c.MaxStreams > 0, "max-streams", "JOBPROGRESS_MAX_STREAMS", "%d is not positive", c.MaxStreams)
 	check(c.MaxStreamsPerAccount > 0, "max-streams-per-account", "JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT", "%d is not positive", c.MaxStreamsPerAccount)
 	return invalid
@@ -174,13 +181,23 @@ func (c *serveCommand) validate() []error {
 func (c *serveCommand) sources() (set []string) {
 	for _, way := range []struct{ env, value string }{
 		{"JOBPROGRESS_JWT_SECRET", c.JWTSecret}, {"JOBPROGRESS_JWT_PUBLIC_KEY", c.JWTPublicKey},
-		{"JOBPROGRESS_JWKS_URL", c.JWKSURL}, {"JOBPROGRESS_SESSION_QUERY", c.SessionQuery},
+		{"JOBPROGRESS_JWKS_URL", c.JWKSURL}, {"JOBPROGRESS_AUTH_URL", c.AuthURL}, {"JOBPROGRESS_SESSION_QUERY", c.SessionQuery},
 	} {
 		if way.value != "" {
 			set = append(set, way.env)
 		}
 	}
 	return set
+}
+
+func isURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
+}
+
+func (c *serveCommand) certificate() (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+	return &pair, err
 }
 
 func (c *serveCommand) publicKey() (auth.PublicKey, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -234,4 +235,65 @@ func TestKeyRotatedInTheMiddleOfAStream(t *testing.T) {
 	s.eventually("accepted", accepted(new, "new", http.StatusOK))
 	st.ends()
 	s.eventually("refused", accepted(old, "old", http.StatusUnauthorized))
+}
+
+// A key that is renewed on disk needs no restart, and one that is half written takes nobody's place.
+func TestPublicKeyFileIsReadAgain(t *testing.T) {
+	t.Parallel()
+	old, renewed := newKey(t), newKey(t)
+	file := filepath.Join(t.TempDir(), "key.pem")
+	write := func(key *ecdsa.PrivateKey) {
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(old)
+	s := serveForTest(t, pgtest.New(t), noSecret, "--jwt-public-key", file, "--backstop-interval", "500ms")
+	id := s.insert()
+	status := func(key *ecdsa.PrivateKey) int {
+		response, _ := s.get("/api/jobs/"+id, bearer(t, key, ""))
+		return response.StatusCode
+	}
+	st := s.open(streamOf(id), bearer(t, old, ""))
+	st.until("running")
+	if err := os.WriteFile(file, []byte("-----BEGIN PUB"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * lookInterval)
+	if got := status(old); got != http.StatusOK {
+		t.Errorf("while it is written: %d", got)
+	}
+	write(renewed)
+	s.eventually("the new key in use", func() bool { return status(renewed) == http.StatusOK })
+	if got := status(old); got != http.StatusUnauthorized {
+		t.Errorf("the key before: %d", got)
+	}
+	st.ends() // it was opened with a key that is none any more
+}
+
+func TestCertificateIsReadAgain(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := certificate(t)
+	newCertFile, newKeyFile := certificate(t)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	s := serveForTestWith(t, pgtest.New(t), client, "--tls-cert", certFile, "--tls-key", keyFile)
+	shown := func() string {
+		response, _ := s.get("/healthz")
+		return string(response.TLS.PeerCertificates[0].Raw)
+	}
+	before := shown()
+	for from, to := range map[string]string{newCertFile: certFile, newKeyFile: keyFile} {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.eventually("the new certificate in use", func() bool { return shown() != before })
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,6 +174,34 @@ func (l lines) Write(p []byte) (int, error) {
 	default:
 	}
 	return len(p), nil
+}
+
+// After SIGTERM, quiet or not, a server says that it leaves and goes on answering: a load balancer needs time to see it.
+func TestLameDuck(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t), "--drain-timeout", "3s", "--lame-duck", "2s")
+	id := s.insert()
+	before := time.Now()
+	s.sigterm()
+	s.eventually("unready", func() bool {
+		response, _ := s.get("/readyz")
+		return response.StatusCode == http.StatusServiceUnavailable
+	})
+	st := s.open(streamOf(id))
+	st.until("running")
+	s.progress(id, 7)
+	st.until(doneEvent(7))
+	if open := time.Since(before); open < 2*time.Second {
+		time.Sleep(1900*time.Millisecond - open)
+		if response, _ := s.get("/api/jobs/" + id); response.StatusCode != http.StatusOK {
+			t.Errorf("at the end of the lame duck time: %s", response.Status)
+		}
+	}
+	if last := st.until("retry: "); !regexp.MustCompile(`^retry: [1-4]\d\d$`).MatchString(last) {
+		t.Errorf("before the end comes %q", last)
+	}
+	st.ends()
+	s.stops()
 }
 
 func TestDrain(t *testing.T) {

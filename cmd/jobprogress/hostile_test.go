@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,9 +135,38 @@ func TestHTTP2ConnectionThatIsNotReadIsCut(t *testing.T) {
 func TestOversizedHeader(t *testing.T) {
 	t.Parallel()
 	s := serveForTest(t, pgtest.New(t))
-	response, _ := s.get("/healthz", "X-Large: "+strings.Repeat("x", 1<<20))
-	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("answer %s", response.Status)
+	for _, size := range []int{40 << 10, 1 << 20} {
+		response, _ := s.get("/healthz", "X-Large: "+strings.Repeat("x", size))
+		if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%d bytes are answered %s", size, response.Status)
+		}
+	}
+}
+
+// Behind a proxy, the streams of many visitors share a connection. One with too many cookies must not cut all of them.
+func TestOversizedHeaderLeavesTheHTTP2ConnectionOpen(t *testing.T) {
+	t.Parallel()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	var dials atomic.Int32
+	s := serveForTestWith(t, pgtest.New(t), &http.Client{Transport: &http.Transport{Protocols: protocols,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials.Add(1)
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}})
+	id := s.insert()
+	st := s.open(streamOf(id))
+	st.until("running")
+	for _, size := range []int{40 << 10, 100 << 10, 200 << 10} {
+		response, _ := s.get("/healthz", "Cookie: a="+strings.Repeat("x", size))
+		if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%d bytes are answered %s", size, response.Status)
+		}
+	}
+	s.progress(id, 5)
+	st.until(doneEvent(5))
+	if n := dials.Load(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }
 

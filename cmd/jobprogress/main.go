@@ -12,9 +12,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second interrupt is not ours to catch
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	err := run(untilSignal(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	if err == nil {
 		return
 	}
@@ -23,6 +21,25 @@ func main() {
 		os.Exit(2)
 	}
 	os.Exit(1)
+}
+
+// errTerminated is the cause of a context that ended with SIGTERM. An interrupt (Ctrl-C) has nobody to wait for.
+var errTerminated = errors.New("terminated")
+
+// untilSignal is a context that ends with the first SIGTERM or interrupt. The second one is not ours to catch.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first := <-signals
+		signal.Stop(signals)
+		if first == syscall.SIGTERM {
+			cancel(errTerminated)
+		}
+		cancel(context.Canceled)
+	}()
+	return ctx
 }
 
 // run is the whole program but for the process around it. It returns nil when ctx ends a command that runs until

@@ -40,7 +40,8 @@ type server struct {
 	url, admin string
 	db         *pgxpool.Pool
 	client     *http.Client
-	stop       func()     // as SIGTERM does
+	stop       func()     // as Ctrl-C does
+	sigterm    func()     // as SIGTERM does
 	stopped    chan error // what run returned
 }
 
@@ -51,9 +52,10 @@ func serveForTest(t *testing.T, databaseURL string, args ...string) *server {
 
 func serveForTestWith(t *testing.T, databaseURL string, client *http.Client, args ...string) *server {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, end := context.WithCancelCause(context.Background())
+	cancel := func() { end(context.Canceled) }
 	log, logEnd := io.Pipe()
-	s := &server{t: t, stop: cancel, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL), client: client}
+	s := &server{t: t, stop: cancel, sigterm: func() { end(errTerminated) }, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL), client: client}
 	args = append([]string{"serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
 		"--log-format", "json", "--jwt-secret", secret}, args...)
 	go func() {
@@ -241,6 +243,9 @@ func (st *stream) read() {
 	scanner.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		if before, _, found := bytes.Cut(data, []byte("\n\n")); found {
 			return len(before) + 2, before, nil
+		}
+		if atEOF && len(data) > 0 {
+			return len(data), bytes.TrimSuffix(data, []byte("\n")), nil
 		}
 		return 0, nil, nil
 	})

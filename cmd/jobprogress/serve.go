@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,17 +32,21 @@ type serveCommand struct {
 	TLSKey    string `env:"JOBPROGRESS_TLS_KEY" placeholder:"FILE" help:"PEM key of the certificate."`
 
 	tokens
-	JWTPublicKey   string   `env:"JOBPROGRESS_JWT_PUBLIC_KEY" placeholder:"FILE" help:"PEM public key of RS256, ES256 (P-256) or EdDSA (Ed25519) tokens."`
-	JWKSURL        string   `env:"JOBPROGRESS_JWKS_URL" name:"jwks-url" placeholder:"URL" help:"Where the public keys of the tokens are published, as a JSON Web Key Set."`
-	SessionQuery   string   `env:"JOBPROGRESS_SESSION_QUERY" placeholder:"SQL" help:"Instead of tokens: selects the account of the session with token $$1, in the database of DATABASE_URL."`
-	Cookie         string   `env:"JOBPROGRESS_COOKIE" default:"session" help:"Cookie that holds the token when there is no Authorization header."`
-	InsecureNoAuth bool     `env:"JOBPROGRESS_INSECURE_NO_AUTH" help:"No authentication: everybody sees every job. Loopback addresses only."`
-	AllowedOrigins []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Foreign origins that may read, exact, comma-separated."`
+	JWTPreviousSecret string   `env:"JOBPROGRESS_JWT_PREVIOUS_SECRET" placeholder:"SECRET" help:"The secret before: its tokens count, too, while it is being replaced."`
+	JWTPublicKey      string   `env:"JOBPROGRESS_JWT_PUBLIC_KEY" placeholder:"FILE" help:"PEM public key of RS256, ES256 (P-256) or EdDSA (Ed25519) tokens."`
+	JWKSURL           string   `env:"JOBPROGRESS_JWKS_URL" name:"jwks-url" placeholder:"URL" help:"Where the public keys of the tokens are published, as a JSON Web Key Set."`
+	AuthURL           string   `env:"JOBPROGRESS_AUTH_URL" name:"auth-url" placeholder:"URL" help:"Instead of tokens: the application, asked with the Cookie, Authorization and Origin of each viewer, answers 200 and {\"account\":\"...\"}, or 401."`
+	SessionQuery      string   `env:"JOBPROGRESS_SESSION_QUERY" placeholder:"SQL" help:"Instead of tokens: selects the account of the session with token $$1, in the database of DATABASE_URL."`
+	Cookie            string   `env:"JOBPROGRESS_COOKIE" default:"session" help:"Cookie that holds the token when there is no Authorization header."`
+	InsecureNoAuth    bool     `env:"JOBPROGRESS_INSECURE_NO_AUTH" help:"No authentication: everybody sees every job. Loopback addresses only."`
+	AllowedOrigins    []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Foreign origins that may read, exact, comma-separated."`
 
-	PingInterval     time.Duration `env:"JOBPROGRESS_PING_INTERVAL" default:"30s" help:"Between pings on a silent stream."`
+	PingInterval     time.Duration `env:"JOBPROGRESS_PING_INTERVAL" default:"30s" help:"No stream is silent for longer: pings leave a little earlier."`
 	BackstopInterval time.Duration `env:"JOBPROGRESS_BACKSTOP_INTERVAL" default:"15s" help:"Within this time every watched job is read again, whatever was notified."`
 	WriteTimeout     time.Duration `env:"JOBPROGRESS_WRITE_TIMEOUT" default:"10s" help:"After this time a viewer that does not read is cut off."`
-	DrainTimeout     time.Duration `env:"JOBPROGRESS_DRAIN_TIMEOUT" default:"10s" help:"From SIGTERM to the exit, at most."`
+	DrainTimeout     time.Duration `env:"JOBPROGRESS_DRAIN_TIMEOUT" default:"10s" help:"From the end of the lame duck time to the exit, at most."`
+	LameDuck         time.Duration `env:"JOBPROGRESS_LAME_DUCK" default:"5s" help:"After SIGTERM, for so long /readyz says no and everything is answered. Ctrl-C does not wait."`
+	MaxStreamAge     time.Duration `env:"JOBPROGRESS_MAX_STREAM_AGE" default:"0s" help:"After this time at most a stream ends, and its viewer comes back at once; 0 is never."`
 
 	MaxStreams           int `env:"JOBPROGRESS_MAX_STREAMS" default:"100000" help:"Open streams of this server, at most."`
 	MaxStreamsPerAccount int `env:"JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT" default:"100" help:"Open streams of one account, at most."`
@@ -63,8 +68,9 @@ const (
 	// pingTimeout is how long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long it
 	// may take to give one.
 	pingTimeout = 15 * time.Second
-	// maxHeader bounds the size of a request, in bytes.
-	maxHeader = 32 << 10
+	// maxHeader bounds what is read of the headers of a request, in bytes. It is more than proxies pass on, because over
+	// HTTP/2 net/http can't refuse a longer one without ending the connection.
+	maxHeader = 256 << 10
 )
 
 func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
@@ -113,6 +119,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		AllowedOrigins:       c.AllowedOrigins,
 		PingInterval:         c.PingInterval,
 		WriteTimeout:         c.WriteTimeout,
+		MaxStreamAge:         c.MaxStreamAge,
 		MaxStreams:           c.MaxStreams,
 		MaxStreamsPerAccount: c.MaxStreamsPerAccount,
 		Log:                  log,
@@ -134,6 +141,13 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	}
 	defer adminListener.Close()
 	public, admin := c.server(handler, log), c.server(api.Admin(), log)
+	if c.TLSCert != "" {
+		certificate, err := newReloaded(log, c.certificate, c.TLSCert, c.TLSKey)
+		if err != nil {
+			return err
+		}
+		public.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate.get(), nil }}
+	}
 	log.Info("serving", "addr", c.url(listener), "admin", "http://"+adminListener.Addr().String())
 
 	g, failed := errgroup.WithContext(context.Background())
@@ -144,7 +158,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	g.Go(func() error { return serve(admin.Serve(adminListener)) })
 	g.Go(func() error {
 		if c.TLSCert != "" {
-			return serve(public.ServeTLS(listener, c.TLSCert, c.TLSKey))
+			return serve(public.ServeTLS(listener, "", ""))
 		}
 		return serve(public.Serve(listener))
 	})
@@ -153,9 +167,16 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		case <-ctx.Done():
 		case <-failed.Done():
 		}
-		// The streams go first, while the bus still feeds them and the listener still says that we are leaving; then
-		// the rest of the requests; the bus and what an operator looks at go last.
+		// Those who send viewers here must see that we leave, before we do. Then the streams go, while the bus still feeds
+		// them and the listener still answers; then the rest of the requests; the bus and what an operator looks at go last.
 		log.Info("stopping")
+		if errors.Is(context.Cause(ctx), errTerminated) {
+			api.Leave()
+			select {
+			case <-time.After(c.LameDuck):
+			case <-failed.Done():
+			}
+		}
 		stopping, cancel := context.WithTimeout(context.Background(), c.DrainTimeout*8/10)
 		defer cancel()
 		api.Drain(stopping, c.DrainTimeout*6/10)
@@ -197,6 +218,13 @@ func (c *serveCommand) authenticator(s *store.Store, log *slog.Logger) (a httpap
 	switch {
 	case c.InsecureNoAuth:
 		return auth.None{}, run, nil
+	case c.AuthURL != "":
+		application := auth.NewApplication(c.AuthURL)
+		return application, func(ctx context.Context) error {
+			<-ctx.Done()
+			application.Close()
+			return nil
+		}, nil
 	case c.SessionQuery != "":
 		sessions := s.Sessions(c.SessionQuery)
 		check := func(ctx context.Context) error {
@@ -210,8 +238,13 @@ func (c *serveCommand) authenticator(s *store.Store, log *slog.Logger) (a httpap
 		keys := auth.NewJWKS(c.JWKSURL, log)
 		return c.jwt(keys, c.Cookie), keys.Run, nil
 	case c.JWTPublicKey != "":
-		key, err := c.publicKey()
-		return c.jwt(key, c.Cookie), run, err
+		key, err := newReloaded(log, c.publicKey, c.JWTPublicKey)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c.jwt(auth.PublicKeyFile(key.get), c.Cookie), run, nil
+	case c.JWTPreviousSecret != "":
+		return c.jwt(auth.Secrets{auth.Secret(c.JWTSecret), auth.Secret(c.JWTPreviousSecret)}, c.Cookie), run, nil
 	}
 	return c.jwt(auth.Secret(c.JWTSecret), c.Cookie), run, nil
 }

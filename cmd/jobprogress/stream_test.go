@@ -41,6 +41,9 @@ func TestStreamToTheByte(t *testing.T) {
 	}
 	expect(`retry: [12]\d{3}\nid: \S+\ndata: \{"type":"progress","done":0,"total":10,"succeeded":0,"failed":0\}`)
 	expect(`id: \S+\ndata: \{"type":"status","status":"running"\}`)
+	if got := st.next(); got != ": ping" {
+		t.Errorf("after the first batch comes %q", got)
+	}
 	s.progress(id, 5)
 	expect(`id: \S+\ndata: \{"type":"progress","done":5,"total":10,"succeeded":5,"failed":0\}`)
 	s.exec(`select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, id)
@@ -56,8 +59,11 @@ func TestStreamToTheByte(t *testing.T) {
 	expect(`id: \S+\ndata: \{"type":"status","status":"failed"\}`)
 	st.ends()
 	for _, b := range []*stream{back, inURL} {
-		if got := b.next(); !strings.HasPrefix(got, "retry: ") || !strings.Contains(got, doneEvent(6)) {
+		if got := b.next(); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "data:") {
 			t.Errorf("whoever comes back hears %q first", got)
+		}
+		if got := b.next(); !strings.Contains(got, doneEvent(6)) {
+			t.Errorf("whoever comes back hears %q then", got)
 		}
 		b.ends()
 	}
@@ -149,10 +155,10 @@ func TestNamedEventsForPagesThatAsk(t *testing.T) {
 	s := serveForTest(t, pgtest.New(t), "--ping-interval", "100ms")
 	id := s.insert()
 	asked, plain := s.open(streamOf(id)+"?heartbeat=1"), s.open(streamOf(id))
-	asked.until(": ping")
-	if got := asked.next(); got != "event: heartbeat\ndata: {}" {
-		t.Errorf("after the ping comes %q", got)
+	if got := asked.next(); !strings.HasSuffix(got, "event: heartbeat\ndata: {\"interval\":100}") {
+		t.Errorf("at once comes %q", got)
 	}
+	asked.until("event: heartbeat")
 	reachable := s.unreachable("listen")
 	if got := asked.until("event: bus"); got != "event: bus\ndata: {\"state\":\"degraded\"}" {
 		t.Errorf("the page is told %q", got)

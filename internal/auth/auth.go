@@ -3,8 +3,10 @@
 package auth
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
+	"math/big"
 	"net/http"
 	"strings"
 	"time"
@@ -18,6 +20,7 @@ var (
 	ErrInvalid    = errors.New("credentials are not valid")
 	ErrNoKeys     = errors.New("keys can't be fetched now") // the credentials may be valid
 	ErrNoSessions = errors.New("sessions can't be read now")
+	ErrNoAnswer   = errors.New("the application can't be asked now")
 )
 
 // Viewer is who sends a request.
@@ -40,21 +43,67 @@ type None struct{}
 // Authenticate never fails.
 func (None) Authenticate(*http.Request) (Viewer, error) { return Viewer{Anyone: true}, nil }
 
-// credentials finds the token of a request: a bearer token, else the cookie of that name. It is never in the URL,
-// which ends up in logs.
-func credentials(r *http.Request, cookie string) (string, error) {
-	// Another scheme is somebody else's, a proxy's that asks for a password for example.
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		if token = strings.TrimSpace(token); token == "" {
-			return "", fmt.Errorf("%w: the bearer token is empty", ErrInvalid)
+// maxTokens is how many tokens of a request are tried. Browsers send several cookies of a name, of several paths and
+// domains.
+const maxTokens = 5
+
+// credentials finds the tokens of a request: bearer tokens, or if there are none the cookies of that name. They are never
+// in the URL, which ends up in logs.
+func credentials(r *http.Request, cookie string) (tokens []string, err error) {
+	for _, value := range r.Header.Values("Authorization") {
+		// Another scheme is somebody else's, a proxy's that asks for a password for example.
+		scheme, token, _ := strings.Cut(value, " ")
+		if strings.EqualFold(scheme, "Bearer") {
+			tokens = append(tokens, strings.TrimSpace(token))
 		}
-		return token, nil
 	}
-	if c, err := r.Cookie(cookie); err == nil && c.Value != "" {
-		return c.Value, nil
+	if tokens == nil {
+		for _, c := range r.CookiesNamed(cookie) {
+			if c.Value != "" {
+				tokens = append(tokens, c.Value)
+			}
+		}
 	}
-	return "", ErrMissing
+	if tokens == nil {
+		return nil, ErrMissing
+	}
+	return tokens[:min(len(tokens), maxTokens)], nil
+}
+
+// authenticate finds the tokens of a request, and the viewer of the first of them that is valid. Without one it returns the
+// error of a token that may be valid, else that of the last.
+func authenticate(r *http.Request, cookie string, verify func(ctx context.Context, token string) (Viewer, error)) (Viewer, error) {
+	tokens, err := credentials(r, cookie)
+	if err != nil {
+		return Viewer{}, err
+	}
+	var undecided error
+	for _, token := range tokens {
+		var v Viewer
+		if v, err = verify(r.Context(), token); err == nil {
+			return v, nil
+		}
+		if !errors.Is(err, ErrInvalid) {
+			undecided = err
+		}
+	}
+	if undecided != nil {
+		err = undecided
+	}
+	return Viewer{}, err
+}
+
+// accountOf is the account that a value of JSON names, a string or an integer, or "" if it names none.
+func accountOf(value any) string {
+	switch v := value.(type) {
+	case string:
+		return canonical(v)
+	case json.Number:
+		if _, ok := new(big.Int).SetString(v.String(), 10); ok {
+			return v.String()
+		}
+	}
+	return ""
 }
 
 // canonical gives a UUID the form in which the database writes it. Other accounts stay as they are.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -47,6 +48,81 @@ func TestHeaderGoesBeforeCookie(t *testing.T) {
 		}
 		if tt.want == nil && (v.Account != account || v.Anyone || v.Expires.Before(time.Now())) {
 			t.Errorf("%s: viewer %+v", name, v)
+		}
+	}
+}
+
+// What ordinary browsers, proxies and frameworks send.
+func TestOneOfSeveralTokensIsEnough(t *testing.T) {
+	token, err := tokens.Mint(account, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := strings.Repeat("session=x; ", maxTokens)
+	for name, tt := range map[string]struct {
+		header http.Header
+		want   error
+	}{
+		"the second cookie of the name":  {http.Header{"Cookie": {"session=old; session=" + token}}, nil},
+		"the first":                      {http.Header{"Cookie": {"session=" + token + "; session=old"}}, nil},
+		"in a second header":             {http.Header{"Cookie": {"session=old", "session=" + token}}, nil},
+		"in quotes":                      {http.Header{"Cookie": {`session="` + token + `"`}}, nil},
+		"neither":                        {http.Header{"Cookie": {"session=old; session=older"}}, ErrInvalid},
+		"after more than are tried":      {http.Header{"Cookie": {many + "session=" + token}}, ErrInvalid},
+		"a bearer token after a basic":   {http.Header{"Authorization": {"Basic eDp5", "Bearer " + token}}, nil},
+		"a bearer token before a basic":  {http.Header{"Authorization": {"Bearer " + token, "Basic eDp5"}}, nil},
+		"the second bearer token":        {http.Header{"Authorization": {"Bearer old", "Bearer " + token}}, nil},
+		"a basic one only, and a cookie": {http.Header{"Authorization": {"Basic eDp5"}, "Cookie": {"session=" + token}}, nil},
+	} {
+		if v, err := tokens.Authenticate(&http.Request{Header: tt.header}); !errors.Is(err, tt.want) || err == nil && v.Account != account {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
+	}
+}
+
+func TestClaims(t *testing.T) {
+	at := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+	for name, tt := range map[string]struct {
+		claims  jwt.MapClaims
+		account string // "" is refused
+	}{
+		"a number":                {jwt.MapClaims{"sub": 42}, "42"},
+		"a number of many digits": {jwt.MapClaims{"sub": json.Number("9007199254740993")}, "9007199254740993"},
+		"a fraction":              {jwt.MapClaims{"sub": 4.2}, ""},
+		"an exponent":             {jwt.MapClaims{"sub": json.Number("4e2")}, ""},
+		"a list":                  {jwt.MapClaims{"sub": []string{"42"}}, ""},
+		"an empty string":         {jwt.MapClaims{"sub": ""}, ""},
+		"nbf half a minute ahead": {jwt.MapClaims{"sub": "a", "nbf": at(30 * time.Second)}, "a"},
+		"nbf two minutes ahead":   {jwt.MapClaims{"sub": "a", "nbf": at(2 * time.Minute)}, ""},
+		"iat half a minute ahead": {jwt.MapClaims{"sub": "a", "iat": at(30 * time.Second)}, "a"},
+		"iat two minutes ahead":   {jwt.MapClaims{"sub": "a", "iat": at(2 * time.Minute)}, ""},
+		"exp a second ago":        {jwt.MapClaims{"sub": "a", "exp": at(-time.Second)}, ""},
+		"exp with a fraction":     {jwt.MapClaims{"sub": "a", "exp": float64(at(time.Hour)) + 0.5}, "a"},
+	} {
+		if tt.claims["exp"] == nil {
+			tt.claims["exp"] = at(time.Hour)
+		}
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, tt.claims).SignedString([]byte(tokens.Keys.(Secret)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := tokens.Authenticate(request("Authorization", "Bearer "+token))
+		if v.Account != tt.account || (err == nil) != (tt.account != "") {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
+	}
+}
+
+func TestSecretThatIsBeingReplaced(t *testing.T) {
+	present, previous, other := Secret(strings.Repeat("n", 32)), Secret(strings.Repeat("o", 32)), Secret(strings.Repeat("x", 32))
+	both := JWT{Keys: Secrets{present, previous}, Cookie: "session", Claim: "sub"}
+	for key, want := range map[string]bool{string(present): true, string(previous): true, string(other): false} {
+		token, err := JWT{Keys: Secret(key), Claim: "sub"}.Mint(account, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := both.Authenticate(request("Authorization", "Bearer "+token)); (err == nil) != want {
+			t.Errorf("secret %s...: %v", key[:1], err)
 		}
 	}
 }

@@ -97,6 +97,8 @@ func (j *JWKS) Run(ctx context.Context) error {
 // algorithms are all that public keys are for; which of them fits the key is checked with the signature.
 func (j *JWKS) algorithms() []string { return []string{"RS256", "ES256", "EdDSA"} }
 
+func (*JWKS) change() bool { return true }
+
 func (j *JWKS) key(ctx context.Context, token *jwt.Token) (any, error) {
 	key, err := j.find(ctx, token)
 	if !errors.Is(err, jwkset.ErrKeyNotFound) && !errors.Is(err, ErrNoKeys) {

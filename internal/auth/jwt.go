@@ -23,21 +23,23 @@ type JWT struct {
 type Keys interface {
 	// algorithms are the only ones that these keys are for: a token must not choose how it is verified.
 	algorithms() []string
+	// change reports whether what is a key now may be none later.
+	change() bool
 	// key finds the key of a token. Its error wraps ErrNoKeys if it can't be found out now whether there is one.
 	key(ctx context.Context, token *jwt.Token) (any, error)
 }
 
 // Authenticate finds and verifies the token of a request.
 func (j JWT) Authenticate(r *http.Request) (Viewer, error) {
-	token, err := credentials(r, j.Cookie)
-	if err != nil {
-		return Viewer{}, err
-	}
-	return j.verify(r.Context(), token)
+	return authenticate(r, j.Cookie, j.verify)
 }
 
+// leeway is how far ahead iat and nbf may be: the clock of who issues tokens is not ours.
+const leeway = time.Minute
+
 func (j JWT) verify(ctx context.Context, token string) (Viewer, error) {
-	options := []jwt.ParserOption{jwt.WithValidMethods(j.Keys.algorithms()), jwt.WithExpirationRequired()}
+	options := []jwt.ParserOption{jwt.WithValidMethods(j.Keys.algorithms()), jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithJSONNumber()}
 	if j.Issuer != "" {
 		options = append(options, jwt.WithIssuer(j.Issuer))
 	}
@@ -52,16 +54,15 @@ func (j JWT) verify(ctx context.Context, token string) (Viewer, error) {
 	case err != nil:
 		return Viewer{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	account, ok := claims[j.Claim].(string)
-	if !ok || account == "" {
-		return Viewer{}, fmt.Errorf("%w: claim %q is not a string", ErrInvalid, j.Claim)
+	account := accountOf(claims[j.Claim])
+	if account == "" {
+		return Viewer{}, fmt.Errorf("%w: claim %q is neither a string nor an integer", ErrInvalid, j.Claim)
 	}
 	expires, err := claims.GetExpirationTime()
-	if err != nil || expires == nil {
-		return Viewer{}, fmt.Errorf("%w: exp is not a time", ErrInvalid)
+	if err != nil || expires == nil || !time.Now().Before(expires.Time) { // the leeway is not for exp
+		return Viewer{}, fmt.Errorf("%w: exp is not a time ahead", ErrInvalid)
 	}
-	_, published := j.Keys.(*JWKS) // and may be withdrawn
-	return Viewer{Account: canonical(account), Expires: expires.Time, Revocable: published}, nil
+	return Viewer{Account: account, Expires: expires.Time, Revocable: j.Keys.change()}, nil
 }
 
 // Mint makes a token for an account that is valid for ttl from now. It takes a Secret.

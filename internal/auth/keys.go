@@ -19,7 +19,24 @@ type Secret []byte
 
 func (Secret) algorithms() []string { return []string{"HS256"} }
 
+func (Secret) change() bool { return false }
+
 func (s Secret) key(context.Context, *jwt.Token) (any, error) { return []byte(s), nil }
+
+// Secrets are any of several, while one takes the place of another.
+type Secrets []Secret
+
+func (Secrets) algorithms() []string { return Secret{}.algorithms() }
+
+func (Secrets) change() bool { return false }
+
+func (s Secrets) key(context.Context, *jwt.Token) (any, error) {
+	var keys jwt.VerificationKeySet
+	for _, one := range s {
+		keys.Keys = append(keys.Keys, []byte(one))
+	}
+	return keys, nil
+}
 
 // PublicKey is one key of RS256, ES256 or EdDSA.
 type PublicKey struct {
@@ -29,7 +46,20 @@ type PublicKey struct {
 
 func (k PublicKey) algorithms() []string { return []string{k.algorithm} }
 
+func (PublicKey) change() bool { return false }
+
 func (k PublicKey) key(context.Context, *jwt.Token) (any, error) { return k.public, nil }
+
+// PublicKeyFile is a public key that may be replaced while we run: the one that the function returns counts.
+type PublicKeyFile func() PublicKey
+
+func (f PublicKeyFile) algorithms() []string { return f().algorithms() }
+
+func (PublicKeyFile) change() bool { return true }
+
+func (f PublicKeyFile) key(ctx context.Context, token *jwt.Token) (any, error) {
+	return f().key(ctx, token)
+}
 
 // leastRSA is what RFC 7518, section 3.3, asks of an RSA key, in bits.
 const leastRSA = 2048

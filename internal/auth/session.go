@@ -20,11 +20,14 @@ type Sessions interface {
 
 // Authenticate finds the token of a request and looks it up.
 func (s Session) Authenticate(r *http.Request) (Viewer, error) {
-	token, err := credentials(r, s.Cookie)
-	if err != nil {
-		return Viewer{}, err
+	return authenticate(r, s.Cookie, s.verify)
+}
+
+func (s Session) verify(ctx context.Context, token string) (Viewer, error) {
+	if token == "" {
+		return Viewer{}, fmt.Errorf("%w: the bearer token is empty", ErrInvalid)
 	}
-	account, err := s.Sessions.Account(r.Context(), token)
+	account, err := s.Sessions.Account(ctx, token)
 	switch {
 	case err != nil:
 		return Viewer{}, fmt.Errorf("%w: %w", ErrNoSessions, err)

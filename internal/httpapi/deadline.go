@@ -6,6 +6,27 @@ import (
 	"time"
 )
 
+// maxHeaders is how long the headers of a request may be, in bytes; those of a stream are kept.
+const maxHeaders = 32 << 10
+
+// limitHeaders refuses headers that are too long. net/http would answer HTTP/1.1 as well, but end the whole connection on
+// HTTP/2: behind a proxy, that of other visitors too.
+func (a *API) limitHeaders(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		size := len(r.RequestURI)
+		for name, values := range r.Header {
+			for _, value := range values {
+				size += len(name) + len(value)
+			}
+		}
+		if size > maxHeaders {
+			a.refuse(w, r, errHeader)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // limitTime bounds the time in which a client sends a body that nobody wants, and takes its answer. Streams set a deadline
 // of their own for each write.
 func (a *API) limitTime(next http.Handler) http.Handler {

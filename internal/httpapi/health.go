@@ -16,10 +16,8 @@ func (a *API) getHealth(w http.ResponseWriter, _ *http.Request) error {
 // is near. A database that is away later does not make it unready: its answers keep EventSource alive, and those of a
 // load balancer without a server would not.
 func (a *API) getReadiness(w http.ResponseWriter, _ *http.Request) error {
-	select {
-	case <-a.draining:
+	if a.leaving.Load() {
 		return errDraining
-	default:
 	}
 	status, _ := a.Hub.Status()
 	switch {
@@ -40,9 +38,13 @@ func say(w http.ResponseWriter, text string) error {
 	return nil
 }
 
+// Leave turns readiness off, so that nobody is sent here any more. Who comes nevertheless is still answered.
+func (a *API) Leave() { a.leaving.Store(true) }
+
 // Drain turns readiness off, refuses new streams, and has each open one end at a moment of its own within spread, so
 // that viewers come back elsewhere one after another. It returns when none is open, or with the error of ctx.
 func (a *API) Drain(ctx context.Context, spread time.Duration) error {
+	a.Leave()
 	a.drain.Do(func() {
 		a.spread = spread
 		close(a.draining)

@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		}),
 		ended: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_streams_ended_total",
-			Help: "Streams ended, by reason: final, gone, not_owner, expired, drained, client or stalled.",
+			Help: "Streams ended, by reason: final, gone, not_owner, expired, aged, revoked, drained, client or stalled.",
 		}, []string{"reason"}),
 		refused: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_requests_refused_total",

@@ -50,6 +50,8 @@ var (
 	errDraining            = newProblem(http.StatusServiceUnavailable, "draining", "This server is about to stop.")
 	errDatabaseUnavailable = newProblem(http.StatusServiceUnavailable, "database_unavailable", "The job can't be read now.")
 	errKeysUnavailable     = newProblem(http.StatusServiceUnavailable, "keys_unavailable", "Your token can't be verified now, because the keys for that can't be fetched.")
+	errAuthUnavailable     = newProblem(http.StatusServiceUnavailable, "auth_unavailable", "Your session can't be verified now, because the application does not say whose it is.")
+	errHeader              = newProblem(http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The headers of the request are too long. Deleting cookies may help.")
 	errBody                = newProblem(http.StatusBadRequest, "invalid_body", "Nothing here takes a body, and this one is too long or too slow to be passed over.")
 	errInternal            = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here. The server's log says what.")
 )
@@ -64,10 +66,10 @@ func asProblem(err error) problem {
 		return errUnauthenticated
 	case errors.Is(err, auth.ErrNoKeys):
 		return errKeysUnavailable
+	case errors.Is(err, auth.ErrNoAnswer):
+		return errAuthUnavailable
 	case errors.Is(err, auth.ErrNoSessions):
 		return errDatabaseUnavailable
-	case errors.Is(err, hub.ErrNotFound):
-		return errJobNotFound
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return errDatabaseUnavailable
 	}
@@ -99,7 +101,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case p == errInternal:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
-	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions):
+	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions), errors.Is(err, auth.ErrNoAnswer):
 		// And not readiness, which has no cause to tell.
 		a.unavailable.Do(func() { a.Log.Warn("request refused for now", "code", p.Code, "error", err) })
 	}

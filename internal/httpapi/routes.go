@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,16 +20,17 @@ import (
 	"jobprogress/internal/job"
 )
 
-// Config is what an API needs. AllowedOrigins may be empty, all other fields are required.
+// Config is what an API needs. AllowedOrigins and MaxStreamAge may be empty, all other fields are required.
 type Config struct {
 	Hub  *hub.Hub
 	Jobs Reader
 	Auth Authenticator
 
 	AllowedOrigins       []string      // foreign origins, exact, that may read
-	PingInterval         time.Duration // between pings on a silent stream
+	PingInterval         time.Duration // within which a silent stream gets a ping
 	RecheckInterval      time.Duration // within which the credentials of an open stream are verified again
 	WriteTimeout         time.Duration // after which a viewer that does not read is cut off
+	MaxStreamAge         time.Duration // after which a stream ends and its viewer comes back; 0 is never
 	MaxStreams           int
 	MaxStreamsPerAccount int
 
@@ -52,6 +54,7 @@ type API struct {
 	metrics     metrics
 	limits      *limits
 	retryDelay  retryDelay
+	leaving     atomic.Bool   // set by Leave and Drain
 	draining    chan struct{} // closed by Drain
 	drain       sync.Once
 	spread      time.Duration // over which Drain ends the streams
@@ -81,7 +84,7 @@ func (a *API) Handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.limitTime(checked), nil
+	return a.limitHeaders(a.limitTime(checked)), nil
 }
 
 // streamPattern is where the streams are.

@@ -34,25 +34,21 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer release()
 
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
-	subscriber, err := a.Hub.Subscribe(ctx, id)
+	subscriber, err := a.subscribe(r.Context(), id, viewer)
 	if err != nil {
 		return err
 	}
 	defer subscriber.Close()
 	lastEventID := lastEventID(r)
-	elsewhere := lastEventID != "" && !subscriber.Cursor(lastEventID).Known()
-	if elsewhere || !viewer.Owns(subscriber.Account()) {
+	if lastEventID != "" && !subscriber.Cursor(lastEventID).Known() {
 		// Who has seen the job elsewhere, on another server for example, may have seen more than is known here yet, and
-		// must not be taken back. Whom we send away, or whose job has ended, never comes back: so that is said of the row
-		// as it is now.
-		if err := subscriber.Refresh(ctx); err != nil {
+		// must not be taken back.
+		if err := refresh(r.Context(), subscriber); err != nil {
 			return err
 		}
-	}
-	if !viewer.Owns(subscriber.Account()) {
-		return errJobNotFound
+		if account, found, _ := subscriber.Owner(); !found || !viewer.Owns(account) {
+			return errJobNotFound
+		}
 	}
 	if subscriber.Seen(lastEventID) {
 		w.Header().Set("Cache-Control", "no-store") // the job may be started again
@@ -82,6 +78,61 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// grace is how long a stream request waits for a job that is not there, or not the viewer's: pages open the stream while
+// the row is still being inserted, and EventSource never comes back from a 404.
+const grace = 3 * time.Second
+
+// subscribe subscribes to the viewer's job, and waits for it. A job of somebody else's looks like none, in time too.
+func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hub.Subscriber, error) {
+	patience := time.NewTimer(grace)
+	defer patience.Stop()
+	for last := false; ; {
+		subscriber, err := a.open(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if last {
+			err = refresh(ctx, subscriber) // whom we send away never comes back
+		}
+		account, found, news := subscriber.Owner()
+		if err == nil && found && viewer.Owns(account) {
+			return subscriber, nil
+		}
+		if err == nil && last {
+			err = errJobNotFound
+		}
+		if err == nil {
+			select {
+			case <-news:
+			case <-patience.C:
+				last = true
+			case <-a.draining:
+				err = errDraining
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		subscriber.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// open subscribes to a job. What does not answer in time is unavailable.
+func (a *API) open(ctx context.Context, id job.ID) (*hub.Subscriber, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return a.Hub.Subscribe(ctx, id)
+}
+
+// refresh has the row of a subscriber read, so that what is said of it is said of the row as it is now.
+func refresh(ctx context.Context, s *hub.Subscriber) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return s.Refresh(ctx)
+}
+
 // lastEventID is what EventSource sends when it comes back. A page that makes a new EventSource can only say it in
 // the URL.
 func lastEventID(r *http.Request) string {
@@ -97,13 +148,14 @@ const (
 	endGone     = "gone"      // the job was deleted
 	endNotOwner = "not_owner" // the job is another account's now
 	endExpired  = "expired"   // the credentials ended
+	endAged     = "aged"      // it was open for as long as streams may be
 	endRevoked  = "revoked"   // the credentials are not valid any more
 	endDrained  = "drained"   // the server stops
 	endClient   = "client"    // the viewer went away, or the kernel gave it up
 	endStalled  = "stalled"   // the viewer does not read
 )
 
-var ends = []string{endFinal, endGone, endNotOwner, endExpired, endRevoked, endDrained, endClient, endStalled}
+var ends = []string{endFinal, endGone, endNotOwner, endExpired, endAged, endRevoked, endDrained, endClient, endStalled}
 
 // stream is one viewer of one job.
 type stream struct {
@@ -117,30 +169,55 @@ type stream struct {
 	live       bool // what it was sent of the bus; silence means live
 }
 
-// retryLeast and retrySpread bound the time after which a viewer comes back that was cut off.
+// How long a viewer waits before it comes back: after a cut, when all do so at once, and after an end of the server's own
+// choice.
 const (
-	retryLeast  = time.Second
-	retrySpread = 2 * time.Second
+	cutLeast, cutSpread = time.Second, 2 * time.Second
+	endLeast, endSpread = 100 * time.Millisecond, 400 * time.Millisecond
 )
 
-// run writes all that is newer than the cursor and sleeps until there is more. It returns why it ended.
+// silence is how long a stream says nothing before a ping. It is less than the interval, because some proxies cut what is
+// silent for exactly so long.
+func silence(interval time.Duration) time.Duration {
+	return interval*8/10 + rand.N(interval/10+1)
+}
+
+// run writes the stream, and returns why it ended.
 func (s *stream) run(ctx context.Context) string {
-	ping := time.NewTimer(s.api.PingInterval)
+	s.writer.retry(cutLeast + rand.N(cutSpread))
+	if s.named {
+		s.writer.heartbeat(s.api.PingInterval)
+	}
+	end := s.follow(ctx)
+	switch end {
+	case endExpired, endAged, endDrained, endRevoked:
+		s.writer.retry(endLeast + rand.N(endSpread))
+		s.writer.flush() // that it ends is all there is to say
+	}
+	return end
+}
+
+// follow writes all that is newer than the cursor and sleeps until there is more. It returns why it ended.
+func (s *stream) follow(ctx context.Context) string {
+	ping := time.NewTimer(silence(s.api.PingInterval))
 	defer ping.Stop()
-	var expired, drained <-chan time.Time
+	var expired, aged, drained, recheck <-chan time.Time
 	if !s.viewer.Expires.IsZero() {
 		timer := time.NewTimer(time.Until(s.viewer.Expires))
 		defer timer.Stop()
 		expired = timer.C
 	}
-	draining := s.api.draining
-	var recheck <-chan time.Time
+	if s.api.MaxStreamAge > 0 {
+		timer := time.NewTimer(jitter(s.api.MaxStreamAge))
+		defer timer.Stop()
+		aged = timer.C
+	}
 	if s.viewer.Revocable {
 		recheck = time.After(jitter(s.api.RecheckInterval))
 	}
+	draining := s.api.draining
 	verdict := make(chan bool, 1)
 
-	s.writer.retry(retryLeast + rand.N(retrySpread))
 	for first := true; ; first = false {
 		batch := s.subscriber.Changes(s.cursor)
 		if !s.viewer.Owns(batch.Account) {
@@ -153,26 +230,33 @@ func (s *stream) run(ctx context.Context) string {
 		}
 		s.writer.frames(batch.Frames, first) // after all else: nothing follows a final frame
 		s.cursor = batch.Cursor
-		if wrote, err := s.writer.flush(); err != nil {
-			if errors.Is(err, errStalled) {
-				return endStalled
-			}
-			return endClient
-		} else if wrote {
-			ping.Reset(s.api.PingInterval)
+		wrote, err := s.writer.flush()
+		if err == nil && first && batch.End == hub.Open {
+			// In a write of its own: some scanners hold back what comes first until there is more.
+			s.writer.ping()
+			_, err = s.writer.flush()
 		}
-		switch batch.End {
-		case hub.Final:
+		switch {
+		case errors.Is(err, errStalled):
+			return endStalled
+		case err != nil:
+			return endClient
+		case batch.End == hub.Final:
 			return endFinal
-		case hub.Gone:
+		case batch.End == hub.Gone:
 			return endGone
+		case wrote:
+			ping.Reset(silence(s.api.PingInterval))
 		}
 
 		select {
 		case <-batch.Changed:
 		case <-statusChanged:
 		case <-ping.C:
-			s.writer.ping(s.named)
+			s.writer.ping()
+			if s.named {
+				s.writer.heartbeat(s.api.PingInterval)
+			}
 		case <-draining:
 			draining = nil
 			timer := time.NewTimer(rand.N(s.api.spread + 1))
@@ -182,6 +266,8 @@ func (s *stream) run(ctx context.Context) string {
 			return endDrained
 		case <-expired:
 			return endExpired
+		case <-aged:
+			return endAged
 		case <-recheck:
 			go func() { verdict <- s.revoked() }() // it may take its time, and ends with the request
 		case revoked := <-verdict:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,7 @@ func (u until) Authenticate(*http.Request) (auth.Viewer, error) {
 type viewer struct {
 	mu       sync.Mutex
 	written  bytes.Buffer
+	writes   []string
 	deadline time.Time
 	stalled  bool
 	header   http.Header
@@ -61,6 +63,7 @@ func (v *viewer) Write(p []byte) (int, error) {
 		time.Sleep(time.Until(v.deadline))
 		return 0, os.ErrDeadlineExceeded
 	}
+	v.writes = append(v.writes, string(p))
 	return v.written.Write(p)
 }
 
@@ -142,40 +145,88 @@ func TestPingAfterSilence(t *testing.T) {
 		asked, _ := open(t, a, "?heartbeat=1")
 		plain.take()
 		asked.take()
-		time.Sleep(29 * time.Second)
+		time.Sleep(23 * time.Second)
 		change(a, running(2))
 		if got := plain.take(); !strings.Contains(got, `"done":2`) || strings.Contains(got, "ping") {
 			t.Errorf("after a change: %q", got)
 		}
 		asked.take()
-		time.Sleep(29 * time.Second)
-		if got := plain.take(); got != "" {
-			t.Errorf("29 s after a frame: %q", got)
+		for round := range 20 {
+			time.Sleep(24*time.Second - time.Millisecond)
+			if got := plain.take(); got != "" && round == 0 {
+				t.Errorf("24 s after a frame: %q", got)
+			}
+			time.Sleep(3*time.Second + time.Millisecond)
+			if got := plain.take(); got != ": ping\n\n" && round == 0 {
+				t.Errorf("27 s after a frame: %q", got)
+			}
 		}
-		time.Sleep(time.Second)
-		if got := plain.take(); got != ": ping\n\n" {
-			t.Errorf("30 s after a frame: %q", got)
+		if got := asked.take(); !strings.HasPrefix(got, ": ping\n\nevent: heartbeat\ndata: {\"interval\":30000}\n\n: ping\n\n") {
+			t.Errorf("to one who asked: %q", got)
 		}
-		if got := asked.take(); got != ": ping\n\nevent: heartbeat\ndata: {}\n\n" {
-			t.Errorf("30 s after a frame, to one who asked: %q", got)
+	})
+}
+
+// The pings of many streams do not go out together.
+func TestPingsAreSpread(t *testing.T) {
+	least, most := time.Hour, time.Duration(0)
+	for range 1000 {
+		d := silence(30 * time.Second)
+		least, most = min(least, d), max(most, d)
+	}
+	if least < 24*time.Second || most > 27*time.Second || most-least < 2*time.Second {
+		t.Errorf("pings leave after %s to %s", least, most)
+	}
+}
+
+// Some scanners hold back what comes first until there is more.
+func TestFirstBatchIsFollowedByAWriteOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := open(t, newAPI(until(time.Hour)), "?heartbeat=1")
+		v.take()
+		if len(v.writes) != 2 || !strings.Contains(v.writes[0], `"status":"running"`) || v.writes[1] != ": ping\n\n" {
+			t.Errorf("writes %q", v.writes)
 		}
-		time.Sleep(30 * time.Second)
-		if got := plain.take(); got != ": ping\n\n" {
-			t.Errorf("60 s after a frame: %q", got)
+		if !strings.Contains(v.writes[0], "\nevent: heartbeat\ndata: {\"interval\":30000}\n\n") {
+			t.Errorf("the first write is %q", v.writes[0])
+		}
+	})
+}
+
+func TestStreamEndsAtItsAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(until(time.Hour))
+		a.MaxStreamAge = time.Minute
+		v, end := open(t, a, "")
+		time.Sleep(47 * time.Second)
+		if ended(end) {
+			t.Error("the stream ended too early")
+		}
+		v.take()
+		time.Sleep(13 * time.Second)
+		if !ended(end) {
+			t.Error("the stream goes on")
+		}
+		if got := v.take(); !regexp.MustCompile(`(^|\n)retry: [1-4]\d\d\n$`).MatchString(got) {
+			t.Errorf("before its end: %q", got)
 		}
 	})
 }
 
 func TestStreamEndsWithItsCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, end := open(t, newAPI(until(time.Hour)), "")
+		v, end := open(t, newAPI(until(time.Hour)), "")
 		time.Sleep(time.Hour - time.Second)
 		if ended(end) {
 			t.Error("the stream ended too early")
 		}
+		v.take()
 		time.Sleep(time.Second)
 		if !ended(end) {
 			t.Error("the stream goes on")
+		}
+		if got := v.take(); !regexp.MustCompile(`(^|\n)retry: [1-4]\d\d\n$`).MatchString(got) {
+			t.Errorf("before its end: %q", got)
 		}
 	})
 }

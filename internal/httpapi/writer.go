@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -44,11 +45,11 @@ func (w *writer) frames(frames []hub.Frame, missed bool) {
 	}
 }
 
-func (w *writer) ping(named bool) {
-	w.buffer = sse.AppendPing(w.buffer)
-	if named {
-		w.buffer = sse.AppendNamed(w.buffer, "heartbeat", "{}")
-	}
+func (w *writer) ping() { w.buffer = sse.AppendPing(w.buffer) }
+
+// heartbeat is a sign of life that a page can hear, and says how long it may be until the next.
+func (w *writer) heartbeat(interval time.Duration) {
+	w.buffer = sse.AppendNamed(w.buffer, "heartbeat", fmt.Sprintf(`{"interval":%d}`, interval.Milliseconds()))
 }
 
 func (w *writer) bus(live bool) {

@@ -122,8 +122,8 @@ func (h *Hub) finish(s job.Snapshot, seen string, notified bool) (changed bool) 
 	}
 	t.notified, t.run, t.seen = notified, s.Run, seen
 	t.failures, t.retryAt = 0, time.Time{}
-	if !s.Found {
-		h.forget(t) // if the job comes to be, that is a new topic
+	if t.deleted() {
+		h.forget(t) // if the job comes to be again, that is a new topic
 	}
 	t.answer(nil)
 	return changed

@@ -19,11 +19,8 @@ import (
 // Linger is how long a topic outlives its last subscriber, so that a page that is loaded again finds it warm.
 const Linger = time.Minute
 
-// What Subscribe fails with.
-var (
-	ErrNotFound    = errors.New("job not found")
-	ErrUnavailable = errors.New("job can't be read now")
-)
+// ErrUnavailable is what Subscribe and Refresh fail with when the row can't be read.
+var ErrUnavailable = errors.New("job can't be read now")
 
 // Hub holds the topics. Its methods may be called from any goroutine.
 type Hub struct {
@@ -68,24 +65,20 @@ func (h *Hub) Status() (s Status, changed <-chan struct{}) {
 }
 
 // Subscribe finds the topic of a job, has its row read unless the topic is known to show it, and waits for that.
-// Subscribers that come together share one read. It fails with ErrNotFound, ErrUnavailable or the error of ctx. The
-// caller closes the Subscriber.
+// Subscribers that come together share one read. A job that is not there has a topic too, for as long as somebody waits
+// for it. Subscribe fails with ErrUnavailable or the error of ctx. The caller closes the Subscriber.
 func (h *Hub) Subscribe(ctx context.Context, id job.ID) (*Subscriber, error) {
 	for {
 		s, read, begun := h.join(id)
-		err := read.wait(ctx)
-		if err == nil && s.topic.found() {
+		if err := read.wait(ctx); err != nil {
+			s.Close()
+			return nil, err
+		}
+		if !begun || s.topic.found() {
 			s.fresh = read != nil && !begun
 			return s, nil
 		}
-		s.Close()
-		if err != nil {
-			return nil, err
-		}
-		if !begun {
-			return nil, ErrNotFound
-		}
-		// The job may have come to be since that read began.
+		s.Close() // the job may have come to be since that read began
 	}
 }
 

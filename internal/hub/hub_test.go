@@ -278,16 +278,32 @@ func TestSubscribersShareOneReadAndOneEncoding(t *testing.T) {
 	}
 }
 
-func TestUnknownJobIsNotFoundAndNotRemembered(t *testing.T) {
+func TestJobThatIsNotThereIsWaitedForAndNotRemembered(t *testing.T) {
 	h := liveHub()
 	go func() {
 		<-h.Feed().Wanted()
 		h.Feed().Begin(10)
 		h.Feed().Finish([]job.Snapshot{gone}, "1:1:", every)
 	}()
-	if _, err := h.Subscribe(t.Context(), jobA); !errors.Is(err, ErrNotFound) {
-		t.Errorf("error %v, want ErrNotFound", err)
+	s, err := h.Subscribe(t.Context(), jobA)
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, found, news := s.Owner()
+	if found || !h.Feed().Buckets()[jobA.Bucket()] {
+		t.Errorf("found %v, and its bucket is wanted: %v", found, h.Feed().Buckets()[jobA.Bucket()])
+	}
+	change(h, row(running(1)))
+	select {
+	case <-news:
+	default:
+		t.Error("its insert is no news")
+	}
+	if account, found, _ := s.Owner(); !found || account != owner {
+		t.Errorf("after its insert: %v, of %q", found, account)
+	}
+	change(h, gone)
+	s.Close()
 	if len(h.topics) != 0 || h.Feed().Buckets() != (job.Buckets{}) {
 		t.Error("the topic stayed")
 	}

@@ -24,6 +24,7 @@ func (s *Subscriber) Close() { s.once.Do(func() { s.hub.leave(s.topic) }) }
 // client for good must not be said of a row that has changed a moment ago. It fails as Subscribe does.
 func (s *Subscriber) Refresh(ctx context.Context) error {
 	if s.fresh {
+		s.fresh = false
 		return nil
 	}
 	s.hub.mu.Lock()
@@ -32,20 +33,16 @@ func (s *Subscriber) Refresh(ctx context.Context) error {
 		read = s.hub.await(s.topic)
 	}
 	s.hub.mu.Unlock()
-	if err := read.wait(ctx); err != nil {
-		return err
-	}
-	if !s.topic.found() {
-		return ErrNotFound
-	}
-	return nil
+	return read.wait(ctx)
 }
 
-// Account is the job's owner now; "" when it has none.
-func (s *Subscriber) Account() string {
-	s.topic.mu.Lock()
-	defer s.topic.mu.Unlock()
-	return s.topic.state.Account
+// Owner is the job's account, "" if it has none; found reports whether there is such a job. changed is closed when there is
+// news of it. A Subscriber of a job that was deleted hears no more.
+func (s *Subscriber) Owner() (account string, found bool, changed <-chan struct{}) {
+	t := s.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state.Account, t.shown && !t.gone, t.changed
 }
 
 // Batch is what a viewer has not seen yet.

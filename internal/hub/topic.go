@@ -37,7 +37,7 @@ type topic struct {
 	changed chan struct{} // closed with each new version
 	encoded prometheus.Counter
 	shown   bool // state is a row's
-	gone    bool // the row was deleted, or never was; final
+	gone    bool // the row was deleted; final
 	state   job.State
 	heard   time.Time // when the change that is being applied was notified
 
@@ -82,20 +82,28 @@ func (t *topic) found() bool {
 	return t.shown && !t.gone
 }
 
+// deleted reports whether the row was there, and is not any more.
+func (t *topic) deleted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.gone
+}
+
 // apply shows what a read saw, and reports whether that is something new.
 func (t *topic) apply(s job.Snapshot, heard time.Time) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	version, account := t.version, t.state.Account
 	t.heard = heard
-	if s.Found {
+	switch {
+	case s.Found:
 		t.showItems(s.Items, s.AllItems)
 		t.show(s.State)
-	} else {
+	case t.shown:
 		t.vanish()
 	}
 	changed = t.version != version || t.state.Account != account
-	if changed || t.gone {
+	if changed {
 		close(t.changed)
 		t.changed = make(chan struct{})
 	}
@@ -126,12 +134,10 @@ func (t *topic) show(s job.State) {
 	}
 }
 
-// vanish shows that the row is gone, if there was one. The caller holds mu.
+// vanish shows that the row is gone. The caller holds mu.
 func (t *topic) vanish() {
 	t.gone = true
-	if t.shown {
-		t.message = t.put(t.message, part{data: sse.Data(job.ErrorEvent("job no longer exists"))})
-	}
+	t.message = t.put(t.message, part{data: sse.Data(job.ErrorEvent("job no longer exists"))})
 }
 
 // put replaces a part by its newer form and gives that the next version. The caller holds mu.

@@ -1,53 +1,80 @@
 'use client';
 
-import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
-import { useQueryClient } from '@tanstack/react-query';
-import { isTerminal } from './protocol.js';
-import { mirror } from './query.js';
+import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
+import { hashKey, useQueryClient, type QueryKey } from '@tanstack/react-query';
+import { fromJob, isTerminal, nothing, toJob } from './protocol.js';
+import { jobKey, mirror } from './query.js';
 import { idleStore, jobStore } from './share.js';
-import { connecting, idle, type JobState, type WatchOptions } from './watch.js';
+import { attempt, type JobState, type WatchOptions } from './watch.js';
 
-export interface UseJobProgressOptions extends WatchOptions {
-  /** Where the API is; '' is the page's own origin. */
+export interface UseJobProgressOptions extends Omit<WatchOptions, 'initial'> {
+  /** Where the API is; without it the page's own origin. */
   baseUrl?: string | undefined;
-  /** Called once for each time that the job is seen to have completed. */
+  /** The job's entry in the query cache, `['job', jobId]`. */
+  queryKey?: QueryKey | undefined;
+  /** `false` leaves the query cache alone. */
+  mirror?: boolean | undefined;
+  /** Called when the job was seen to complete: once, and not for a job that had ended before. */
   onComplete?: ((job: JobState) => void) | undefined;
-  /** Called once for each time that the job is seen to have failed. */
+  /** Called when the job was seen to fail: once, and not for a job that had ended before. */
   onFailed?: ((job: JobState) => void) | undefined;
+  /** Called once when the job has ended, also if it had before. */
+  onSettled?: ((job: JobState) => void) | undefined;
+}
+
+/** A job as it is shown. */
+export interface JobProgress extends JobState {
+  /** Opens the stream anew, for a button to try again. */
+  reconnect: () => void;
 }
 
 /**
- * Shows a job as it is now, from its first state to its last. The entry `['job', jobId]` of the query cache gets its
- * progress and status, too. `null` watches nothing.
+ * Shows a job as it is now, from its first state to its last. Its entry of the query cache gets its progress and status,
+ * too. Without an id it watches nothing. The options may be new at each render: the latest count.
  */
-export function useJobProgress(jobId: string | null, options: UseJobProgressOptions = {}): JobState {
+export function useJobProgress(jobId: string | null | undefined, options: UseJobProgressOptions = {}): JobProgress {
   const client = useQueryClient();
-  const { baseUrl = '', EventSource, withCredentials, heartbeatInterval, fetch } = options;
-  const store = useMemo(
-    () =>
-      jobId === null
-        ? idleStore
-        : jobStore(`${baseUrl}/api/jobs/${encodeURIComponent(jobId)}/progress`, { EventSource, withCredentials, heartbeatInterval, fetch }),
-    [jobId, baseUrl, EventSource, withCredentials, heartbeatInterval, fetch],
-  );
-  const state = useSyncExternalStore(store.subscribe, store.getState, () => (jobId === null ? idle : connecting));
-
-  useEffect(() => (jobId === null ? undefined : mirror(client, jobId, store)), [client, jobId, store]);
-
   const latest = useRef(options);
   useEffect(() => {
     latest.current = options;
   });
-  const told = useRef<string | null>(null); // the job whose end was told
+  const { baseUrl = '', withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl } = options;
+  const url = jobId ? `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}/progress` : null;
+  const key = hashKey(options.queryKey ?? jobKey(jobId ?? ''));
+  const store = useMemo(
+    () =>
+      url === null
+        ? idleStore
+        : jobStore(url, () => {
+            const cached = toJob(client.getQueryCache().get(key)?.state.data);
+            return { ...latest.current, ...(cached && { initial: fromJob(nothing, cached) }) };
+          }),
+    // Functions by whether there are any: which ones is looked up when they are called.
+    [client, url, key, withCredentials, pauseWhenHidden, !EventSource, !fetch, stateUrl],
+  );
+  const state = useSyncExternalStore(store.subscribe, store.getState, store.getState);
+
+  const mirrored = options.mirror !== false && jobId;
   useEffect(() => {
-    if (!isTerminal(state.status)) {
-      if (state.status !== null) told.current = null;
-    } else if (told.current !== store.key) {
-      told.current = store.key;
-      if (state.status === 'completed') latest.current.onComplete?.(state);
-      else latest.current.onFailed?.(state);
+    if (mirrored) return mirror(client, latest.current.queryKey ?? jobKey(mirrored), store, () => latest.current);
+  }, [client, mirrored, key, store]);
+
+  // Ends are told of once: by the job's store, whether it was seen to run and whether its end was told.
+  const told = useRef(new Map<string, 'running' | 'settled'>());
+  useEffect(() => {
+    const { status } = state;
+    const before = told.current.get(store.key);
+    if (status === null) return;
+    if (!isTerminal(status)) {
+      told.current.set(store.key, 'running');
+    } else if (before !== 'settled') {
+      told.current.set(store.key, 'settled');
+      const { onComplete, onFailed, onSettled } = latest.current;
+      if (before === 'running') attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
+      attempt(() => onSettled?.(state));
     }
   }, [state, store]);
 
-  return state;
+  const reconnect = useCallback(() => store.reconnect(), [store]);
+  return useMemo(() => ({ ...state, reconnect }), [state, reconnect]);
 }

@@ -6,6 +6,8 @@ export interface Progress {
   total: number;
   succeeded: number;
   failed: number;
+  /** What the worker says that it is doing. */
+  message?: string;
 }
 
 /** Applications may have more of them; only `completed` and `failed` end a job. */
@@ -22,6 +24,19 @@ export interface Item {
   total?: number;
 }
 
+/** A job as `GET /api/jobs/{id}` answers. */
+export interface Job {
+  id: string;
+  type: string;
+  status: JobStatus;
+  progress: Progress;
+  error: string | null;
+  createdAt: string | null;
+  startedAt: string | null;
+  completedAt: string | null;
+  updatedAt: string | null;
+}
+
 /** A job as it is shown. What is not known yet is null. */
 export interface JobView {
   progress: Progress | null;
@@ -29,48 +44,85 @@ export interface JobView {
   items: ReadonlyMap<string, Item>;
   /** The item that was begun last and is not finished. */
   currentItem: Item | null;
-  /** What went wrong with the job, or why it can't be watched. */
+  /** What went wrong with the job. */
   error: string | null;
 }
 
 export const nothing: JobView = { progress: null, status: null, items: new Map(), currentItem: null, error: null };
 
 /** Tells whether a job of this status has ended. */
-export const isTerminal = (status: JobStatus | null): boolean => status === 'completed' || status === 'failed';
+export const isTerminal = (status: JobStatus | null | undefined): boolean => status === 'completed' || status === 'failed';
 
-type JobEvent =
-  | ({ type: 'progress' } & Progress)
-  | { type: 'status'; status: JobStatus }
-  | ({ type: 'item' } & Item)
-  | { type: 'error'; message: string };
+/** What the server says of a row that was deleted. */
+const deleted = 'job no longer exists';
 
-/** What is shown after an event, as the server sends it. Events of types that a newer server adds change nothing. */
-export function next(view: JobView, data: string): JobView {
-  let event: JobEvent;
-  try {
-    event = JSON.parse(data) as JobEvent;
-  } catch {
-    return view;
-  }
-  switch (event?.type) {
-    case 'progress': {
-      const { done, total, succeeded, failed } = event;
-      return { ...view, progress: { done, total, succeeded, failed } };
-    }
-    case 'status':
-      return withStatus(view, event.status);
-    case 'error':
-      return { ...view, error: event.message || null };
-    case 'item': {
-      const { type: _, ...item } = event;
-      const items = new Map(view.items).set(item.itemId, item);
-      if (items.size > mostItems) forget(items);
-      return { ...view, items, currentItem: item.status === 'in_progress' ? item : current(view, items) };
-    }
-    default:
-      return view;
-  }
+export const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
+const count = (value: unknown): number => (Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : 0);
+
+function toProgress({ done, total, succeeded, failed, message }: Record<string, unknown>): Progress {
+  const counts = { done: count(done), total: count(total), succeeded: count(succeeded), failed: count(failed) };
+  return isText(message) ? { ...counts, message } : counts;
 }
+
+/** The job that a JSON answer is, or null if it is something else. */
+export function toJob(answer: unknown, id?: string): Job | null {
+  if (!isObject(answer) || !isText(answer.status) || !isObject(answer.progress)) return null;
+  if (id !== undefined && String(answer.id).toLowerCase() !== id.toLowerCase()) return null;
+  return { ...(answer as unknown as Job), progress: toProgress(answer.progress), error: isText(answer.error) ? answer.error : null };
+}
+
+/** What is shown of a job after an answer. */
+export function fromJob(view: JobView, { progress, status, error }: Job): JobView {
+  return { ...withStatus(view, status), progress: progress.total > 0 || view.progress ? progress : null, error };
+}
+
+/**
+ * What is shown after the data of some events. What is of no known type, or not as it should be, changes nothing. `ended`
+ * is called when the job has ended: no more is to follow.
+ */
+export function next(view: JobView, events: readonly string[], ended: () => void): JobView {
+  let copied = false;
+  for (const data of events) {
+    let event: unknown;
+    try {
+      event = JSON.parse(data);
+    } catch {
+      continue;
+    }
+    if (!isObject(event)) continue;
+    switch (event.type) {
+      case 'progress':
+        view = { ...view, progress: toProgress(event) };
+        break;
+      case 'status':
+        if (!isText(event.status)) break;
+        view = withStatus(view, event.status);
+        if (isTerminal(event.status)) {
+          ended();
+          return view;
+        }
+        break;
+      case 'error':
+        view = { ...view, error: isText(event.message) ? event.message : null };
+        if (event.message === deleted) view = { ...view, status: null, currentItem: null };
+        break;
+      case 'item': {
+        const { type: _, ...item } = event as unknown as Item & { type: string };
+        if (!isText(item.itemId) || !isText(item.itemKind) || !itemStatuses.includes(item.status)) break;
+        const items = copied ? (view.items as Map<string, Item>) : new Map(view.items);
+        copied = true; // once for all of the events
+        items.set(item.itemId, item);
+        if (items.size > mostItems) forget(items);
+        view = { ...view, items, currentItem: item.status === 'in_progress' ? item : current(view, items) };
+      }
+    }
+    copied &&= view.items !== nothing.items;
+  }
+  return view;
+}
+
+const itemStatuses = ['queued', 'in_progress', 'succeeded', 'failed'];
 
 /** Items of a job that are remembered, as the server does. */
 const mostItems = 256;
@@ -81,7 +133,7 @@ function forget(items: Map<string, Item>): void {
 }
 
 /** Nothing is under way in a job that has ended, and what is shown of that run is not the next one's. */
-export function withStatus(view: JobView, status: JobStatus): JobView {
+function withStatus(view: JobView, status: JobStatus): JobView {
   if (isTerminal(status)) return { ...view, status, currentItem: null };
   if (isTerminal(view.status)) return { ...view, status, items: nothing.items, error: null };
   return { ...view, status };

@@ -1,15 +1,15 @@
-// The TanStack Query cache: the entry ['job', jobId] is the application's, and gets the stream's progress and status.
+// The TanStack Query cache: a job's entry is the application's, and gets the stream's progress and status.
 
-import { hashKey, notifyManager, QueryObserver, queryOptions, type QueryClient } from '@tanstack/react-query';
-import { isTerminal, type JobStatus, type Progress } from './protocol.js';
+import { hashKey, notifyManager, QueryObserver, type QueryClient, type QueryKey } from '@tanstack/react-query';
+import { isObject, isTerminal, toJob, type Job, type JobStatus, type Progress } from './protocol.js';
 import type { JobStore } from './share.js';
-import type { Job } from './watch.js';
+import { askState, type WatchOptions } from './watch.js';
 
 /** The key of a job's entry in the query cache. */
 export const jobKey = (jobId: string) => ['job', jobId] as const;
 
 export interface JobQueryOptions {
-  /** Where the API is; '' is the page's own origin. */
+  /** Where the API is; without it the page's own origin. */
   baseUrl?: string | undefined;
   withCredentials?: boolean | undefined;
   fetch?: typeof globalThis.fetch | undefined;
@@ -26,28 +26,37 @@ export class JobRequestError extends Error {
   }
 }
 
-/**
- * For `useQuery` and `prefetchQuery`: the job's state as JSON. It does without a stream, with polling for example. With
- * one, the entry may hold progress and status only, until the first answer. On a server baseUrl must be absolute.
- */
-export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}) {
-  return queryOptions({
-    queryKey: jobKey(jobId),
-    queryFn: async ({ signal }): Promise<Partial<Job>> => {
-      const response = await (options.fetch ?? fetch)(`${options.baseUrl ?? ''}/api/jobs/${encodeURIComponent(jobId)}`, {
-        credentials: options.withCredentials ? 'include' : 'same-origin',
-        headers: { Accept: 'application/json' },
-        signal,
-      });
-      const body = await response.json().catch(() => null);
-      if (!response.ok || !body) throw new JobRequestError(response.status, body);
-      return body as Partial<Job>;
-    },
-    retry: (failures, { status = 500 }: Error & { status?: number }) => failures < 3 && (status >= 500 || status === 429),
-  });
+/** What `useQuery` and `prefetchQuery` take. Written out, so that every version of TanStack Query 5 finds the type of the data. */
+export interface JobQuery {
+  queryKey: ReturnType<typeof jobKey>;
+  queryFn: (context: { signal?: AbortSignal }) => Promise<Job>;
+  retry: (failures: number, error: Error) => boolean;
 }
 
-type Entry = { progress?: Progress; status?: JobStatus } | undefined;
+/**
+ * For `useQuery` and `prefetchQuery`: the job's state as JSON. It does without a stream, with polling for example. On a
+ * server baseUrl must be absolute.
+ */
+export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): JobQuery {
+  return {
+    queryKey: jobKey(jobId),
+    queryFn: async ({ signal }) => {
+      const response = await (options.fetch ?? fetch)(`${(options.baseUrl ?? '').replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}`, {
+        credentials: options.withCredentials ? 'include' : 'same-origin',
+        headers: { Accept: 'application/json' },
+        ...(signal && { signal }),
+      });
+      const body = await response.json().catch(() => null);
+      const job = response.ok ? toJob(body, jobId) : null;
+      if (!job) throw new JobRequestError(response.status, body);
+      return job;
+    },
+    retry: (failures, error) => {
+      const { status = 500 } = error as Partial<JobRequestError>;
+      return failures < 3 && (status >= 500 || status === 429);
+    },
+  };
+}
 
 interface Mirror {
   users: number;
@@ -57,44 +66,66 @@ interface Mirror {
 const mirrors = new WeakMap<QueryClient, Map<string, Mirror>>();
 
 /** Keeps the entry of a job up to date with its stream, until the returned function is called. */
-export function mirror(client: QueryClient, jobId: string, store: JobStore): () => void {
+export function mirror(client: QueryClient, queryKey: QueryKey, store: JobStore, options: () => WatchOptions): () => void {
   let ofClient = mirrors.get(client);
   if (!ofClient) mirrors.set(client, (ofClient = new Map()));
-  const one = ofClient.get(store.key) ?? { users: 0, stop: begin(client, jobId, store) };
-  ofClient.set(store.key, one);
+  const key = `${store.key} ${hashKey(queryKey)}`;
+  const one = ofClient.get(key) ?? { users: 0, stop: begin(client, queryKey, store, options) };
+  ofClient.set(key, one);
   one.users++;
   return () => {
     if (--one.users > 0) return;
-    ofClient.delete(store.key);
+    ofClient.delete(key);
     one.stop();
   };
 }
 
-function begin(client: QueryClient, jobId: string, store: JobStore): () => void {
-  const queryKey = jobKey(jobId);
+function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options: () => WatchOptions): () => void {
   // Observed, so that the entry is not collected; without a function of its own, the application's stays in use.
   const stopObserving = new QueryObserver(client, { queryKey, enabled: false }).subscribe(() => {});
   const cache = client.getQueryCache();
   const hash = hashKey(queryKey);
-  let { progress, status } = { progress: null, status: null } as { progress: Progress | null; status: JobStatus | null };
+  const own = () => cache.get(hash);
+  let progress: Progress | null = null;
+  let status: JobStatus | null = null;
   let version = 0; // of what the stream said
   let asked = 0; // the version when the application's request was sent
-
   let writing = false;
+  let filling: AbortController | null = null;
 
   const write = () => {
-    if (!progress && !status) return;
-    const query = cache.get(hash);
-    const before = query?.state;
+    const query = own();
+    if (!query || (!progress && !status)) return;
+    const before = query.state;
+    if (before.data === undefined) {
+      // Half an entry would be taken for a whole one. The application's query is waited for.
+      if (before.fetchStatus === 'idle' && !query.options.queryFn) void fill();
+      return;
+    }
+    if (!isObject(before.data)) return; // whatever it is, it is not ours to change
     const change = { ...(progress && { progress }), ...(status && { status }) };
     writing = true;
     notifyManager.batch(() => {
       // All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be.
-      client.setQueryData<Entry>(queryKey, (old) => ({ ...old, ...change }), { updatedAt: before?.dataUpdatedAt ?? 0 });
-      if (before?.status === 'error') query?.setState({ ...query.state, status: 'error', error: before.error });
-      if (!before?.data || before.isInvalidated) cache.get(hash)?.invalidate();
+      client.setQueryData(queryKey, (old: object | undefined) => ({ ...old, ...change }), { updatedAt: before.dataUpdatedAt });
+      if (before.status === 'error') query.setState({ ...query.state, status: 'error', error: before.error });
+      if (before.isInvalidated) query.invalidate();
     });
     writing = false;
+  };
+
+  /** Makes an entry where nobody else does. */
+  const fill = async () => {
+    if (filling) return;
+    filling = new AbortController();
+    const { signal } = filling;
+    const answer = await askState(store.url, options(), signal);
+    const query = own();
+    if (signal.aborted || !query) return;
+    filling = null;
+    if (!('job' in answer) || query.state.data !== undefined || query.options.queryFn) return;
+    client.setQueryData(queryKey, answer.job, { updatedAt: 0 }); // the application's query, when it comes, fetches
+    write();
   };
 
   const listen = () => {
@@ -113,8 +144,9 @@ function begin(client: QueryClient, jobId: string, store: JobStore): () => void 
     if (type === 'fetch') asked = version;
     if ((type !== 'success' || event.action.manual) && type !== 'setState') return;
     const { connectionState } = store.getState();
-    const answer = (event.query.state.data as Entry)?.status ?? null;
-    if (type === 'success' && status && asked === version && isTerminal(answer) !== isTerminal(status)) {
+    const { data } = event.query.state;
+    const answer = isObject(data) && typeof data.status === 'string' ? data.status : null;
+    if (type === 'success' && status && answer && asked === version && isTerminal(answer) !== isTerminal(status)) {
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
     } else if (connectionState === 'open' || asked !== version || type === 'setState') {
       write(); // it is older than what the stream has said since, or from a copy that lags behind
@@ -122,6 +154,7 @@ function begin(client: QueryClient, jobId: string, store: JobStore): () => void 
   });
 
   return () => {
+    filling?.abort();
     stopGuarding();
     stopListening();
     stopObserving();

@@ -6,6 +6,8 @@ import { connecting, idle, watchJob, type JobState, type JobWatch, type WatchOpt
 export interface JobStore {
   /** Stores of the same key are of the same stream. */
   key: string;
+  /** Of the stream. */
+  url: string;
   subscribe(listener: () => void): () => void;
   getState(): JobState;
   reconnect(): void;
@@ -14,34 +16,29 @@ export interface JobStore {
 interface Entry {
   watch: JobWatch;
   users: number;
+  options: () => WatchOptions; // of who came last
 }
 
 const entries = new Map<string, Entry>();
 
-/** Objects have no text, so they are numbered. */
-const numbers = new WeakMap<object, number>();
-let objects = 0;
-const number = (object: object | undefined) => {
-  if (object && !numbers.has(object)) numbers.set(object, ++objects);
-  return object && numbers.get(object);
-};
-
-export function jobStore(url: string, options: WatchOptions): JobStore {
-  const key = [
-    url,
-    options.withCredentials,
-    number(options.EventSource),
-    number(options.fetch),
-  ].join(' ');
+/** The store of the job at the URL. The options are asked for whenever they are used: only the text of the key tells streams apart. */
+export function jobStore(url: string, options: () => WatchOptions): JobStore {
+  const { withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl } = options();
+  const key = [url, !!withCredentials, !!pauseWhenHidden, !!EventSource, !!fetch, stateUrl].join(' ');
+  let before: JobState | undefined; // it is watched
+  const initial = () => (before ??= { ...connecting, ...options().initial });
   return {
     key,
+    url,
     subscribe(listener) {
       let entry = entries.get(key);
       if (!entry) {
-        entry = { watch: watchJob(url, options), users: 0 };
-        entries.set(key, entry);
+        const own: Entry = { watch: undefined as never, users: 0, options };
+        own.watch = watchJob(url, () => own.options());
+        entries.set(key, (entry = own));
       }
       const used = entry;
+      used.options = options;
       used.users++;
       const unsubscribe = used.watch.subscribe(listener);
       return () => {
@@ -55,9 +52,9 @@ export function jobStore(url: string, options: WatchOptions): JobStore {
         });
       };
     },
-    getState: () => entries.get(key)?.watch.getState() ?? connecting,
+    getState: () => entries.get(key)?.watch.getState() ?? initial(),
     reconnect: () => entries.get(key)?.watch.reconnect(),
   };
 }
 
-export const idleStore: JobStore = { key: '', subscribe: () => () => {}, getState: () => idle, reconnect: () => {} };
+export const idleStore: JobStore = { key: '', url: '', subscribe: () => () => {}, getState: () => idle, reconnect: () => {} };
