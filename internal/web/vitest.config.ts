@@ -23,7 +23,7 @@ function inBrowser(name: string, groupOrder: number, include: string[], alias: R
     cacheDir: `node_modules/.vite/${name}`,
     server: { proxy: { '/api': `http://127.0.0.1:${process.env.TEST_ORIGIN_PORT}` } },
     optimizeDeps: {
-      include: ['react', 'react-dom', 'react-dom/client', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
+      include: ['react', 'react-dom', 'react-dom/client', 'react-dom/server', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
     },
     test: {
       ...timeouts,

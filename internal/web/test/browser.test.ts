@@ -100,11 +100,11 @@ test('a page that was asleep is right within a heartbeat of waking', async () =>
   const page = await context.newPage();
   await page.goto(siteURL);
   await page.evaluate(
-    ([path, heartbeatInterval]) => {
-      const own = globalThis as unknown as { watchJob(url: string, options: object): unknown; job: unknown };
-      own.job = own.watchJob(path, { heartbeatInterval });
+    (path) => {
+      const own = globalThis as unknown as { watchJob(url: string): unknown; job: unknown };
+      own.job = own.watchJob(path);
     },
-    [`/api/jobs/${id}/progress`, heartbeat] as const,
+    `/api/jobs/${id}/progress`,
   );
   const state = () =>
     page.evaluate(() => {

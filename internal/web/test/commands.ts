@@ -16,7 +16,7 @@ export const commands = {
   finish: command((id: string, status?: string, error?: string | null) => origin().finish(id, status, error)),
   item: command((id: string, item: string, status: string, label?: string) => origin().item(id, item, status, label)),
   sql: command((text: string, values?: unknown[]) => origin().sql(text, values)),
-  token: command(async (account?: string) => token(account)),
+  token: command(async (account?: string, seconds?: number) => token(account ?? undefined, undefined, seconds ?? undefined)),
   stopOrigin: command(() => origin().stop()),
   startOrigin: command(() => origin().start()),
   signalOrigin: command(async (signal: string) => origin().signal(signal as NodeJS.Signals)),
@@ -30,7 +30,7 @@ declare module 'vitest/browser' {
     finish(id: string, status?: string, error?: string | null): Promise<void>;
     item(id: string, item: string, status: string, label?: string): Promise<void>;
     sql(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>;
-    token(account?: string): Promise<string>;
+    token(account?: string, seconds?: number): Promise<string>;
     stopOrigin(): Promise<void>;
     startOrigin(): Promise<void>;
     signalOrigin(signal: string): Promise<void>;

@@ -1,6 +1,6 @@
 'use client';
 
-import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
+import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
 import { hashKey, useQueryClient, type QueryKey } from '@tanstack/react-query';
 import { fromJob, isTerminal, nothing, toJob } from './protocol.js';
 import { jobKey, mirror } from './query.js';
@@ -40,7 +40,8 @@ export function useJobProgress(jobId: string | null | undefined, options: UseJob
   });
   const { baseUrl = '', withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl } = options;
   const url = jobId ? `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}/progress` : null;
-  const key = hashKey(options.queryKey ?? jobKey(jobId ?? ''));
+  const { queryKey = jobKey(jobId ?? '') } = options;
+  const key = hashKey(queryKey);
   const store = useMemo(
     () =>
       url === null
@@ -56,25 +57,22 @@ export function useJobProgress(jobId: string | null | undefined, options: UseJob
 
   const mirrored = options.mirror !== false && jobId;
   useEffect(() => {
-    if (mirrored) return mirror(client, latest.current.queryKey ?? jobKey(mirrored), store, () => latest.current);
+    if (mirrored) return mirror(client, queryKey, store, () => latest.current);
   }, [client, mirrored, key, store]);
 
-  // Ends are told of once: by the job's store, whether it was seen to run and whether its end was told.
-  const told = useRef(new Map<string, 'running' | 'settled'>());
+  const told = useRef(new Map<string, boolean>()); // whether its end was, by the store of a job that was seen
   useEffect(() => {
-    const { status } = state;
+    const { status, endSeen } = state;
     const before = told.current.get(store.key);
-    if (status === null) return;
     if (!isTerminal(status)) {
-      told.current.set(store.key, 'running');
-    } else if (before !== 'settled') {
-      told.current.set(store.key, 'settled');
+      if (status || !before) told.current.set(store.key, false);
+    } else if (!before) {
+      told.current.set(store.key, true);
       const { onComplete, onFailed, onSettled } = latest.current;
-      if (before === 'running') attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
+      if (before === false && endSeen) attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
       attempt(() => onSettled?.(state));
     }
   }, [state, store]);
 
-  const reconnect = useCallback(() => store.reconnect(), [store]);
-  return useMemo(() => ({ ...state, reconnect }), [state, reconnect]);
+  return useMemo(() => ({ ...state, reconnect: store.reconnect }), [state, store]);
 }

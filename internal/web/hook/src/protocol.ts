@@ -42,7 +42,7 @@ export interface JobView {
   progress: Progress | null;
   status: JobStatus | null;
   items: ReadonlyMap<string, Item>;
-  /** The item that was begun last and is not finished. */
+  /** The item that was told of last of those that are begun and not finished. */
   currentItem: Item | null;
   /** What went wrong with the job. */
   error: string | null;
@@ -53,12 +53,15 @@ export const nothing: JobView = { progress: null, status: null, items: new Map()
 /** Tells whether a job of this status has ended. */
 export const isTerminal = (status: JobStatus | null | undefined): boolean => status === 'completed' || status === 'failed';
 
+/** Tells whether what is shown is a job that goes on. */
+export const runs = ({ status }: JobView): boolean => status !== null && !isTerminal(status);
+
 /** What the server says of a row that was deleted. */
 const deleted = 'job no longer exists';
 
 export const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
-const count = (value: unknown): number => (Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : 0);
+const count = (value: unknown): number => (Number.isSafeInteger(value) ? Math.max(0, value as number) : 0);
 
 function toProgress({ done, total, succeeded, failed, message }: Record<string, unknown>): Progress {
   const counts = { done: count(done), total: count(total), succeeded: count(succeeded), failed: count(failed) };
@@ -79,10 +82,9 @@ export function fromJob(view: JobView, { progress, status, error }: Job): JobVie
 
 /**
  * What is shown after the data of some events. What is of no known type, or not as it should be, changes nothing. `ended`
- * is called when the job has ended: no more is to follow.
+ * is called when the job has ended, no more is to follow then, and told whether it was seen to run before.
  */
-export function next(view: JobView, events: readonly string[], ended: () => void): JobView {
-  let copied = false;
+export function next(view: JobView, events: readonly string[], ended: (seen: boolean) => void): JobView {
   for (const data of events) {
     let event: unknown;
     try {
@@ -97,11 +99,11 @@ export function next(view: JobView, events: readonly string[], ended: () => void
         break;
       case 'status':
         if (!isText(event.status)) break;
-        view = withStatus(view, event.status);
         if (isTerminal(event.status)) {
-          ended();
-          return view;
+          ended(runs(view));
+          return withStatus(view, event.status);
         }
+        view = withStatus(view, event.status);
         break;
       case 'error':
         view = { ...view, error: isText(event.message) ? event.message : null };
@@ -109,38 +111,25 @@ export function next(view: JobView, events: readonly string[], ended: () => void
         break;
       case 'item': {
         const { type: _, ...item } = event as unknown as Item & { type: string };
-        if (!isText(item.itemId) || !isText(item.itemKind) || !itemStatuses.includes(item.status)) break;
-        const items = copied ? (view.items as Map<string, Item>) : new Map(view.items);
-        copied = true; // once for all of the events
+        if (!isText(item.itemId) || !isText(item.itemKind) || !isText(item.status)) break;
+        const items = new Map(view.items);
+        items.delete(item.itemId); // in the order in which they were told
         items.set(item.itemId, item);
-        if (items.size > mostItems) forget(items);
-        view = { ...view, items, currentItem: item.status === 'in_progress' ? item : current(view, items) };
+        const all = [...items.values()];
+        if (all.length > mostItems) items.delete((all.find(({ status }) => status === 'succeeded' || status === 'failed') ?? all[0]!).itemId);
+        view = { ...view, items, currentItem: all.filter(({ status }) => status === 'in_progress').at(-1) ?? null };
       }
     }
-    copied &&= view.items !== nothing.items;
   }
   return view;
 }
 
-const itemStatuses = ['queued', 'in_progress', 'succeeded', 'failed'];
-
 /** Items of a job that are remembered, as the server does. */
 const mostItems = 256;
-
-function forget(items: Map<string, Item>): void {
-  const finished = [...items.values()].find(({ status }) => status === 'succeeded' || status === 'failed');
-  items.delete((finished ?? items.values().next().value!).itemId);
-}
 
 /** Nothing is under way in a job that has ended, and what is shown of that run is not the next one's. */
 function withStatus(view: JobView, status: JobStatus): JobView {
   if (isTerminal(status)) return { ...view, status, currentItem: null };
   if (isTerminal(view.status)) return { ...view, status, items: nothing.items, error: null };
   return { ...view, status };
-}
-
-function current(view: JobView, items: ReadonlyMap<string, Item>): Item | null {
-  const before = view.currentItem && items.get(view.currentItem.itemId);
-  if (before?.status === 'in_progress') return before;
-  return [...items.values()].filter((item) => item.status === 'in_progress').at(-1) ?? null;
 }

@@ -1,8 +1,8 @@
 // The TanStack Query cache: a job's entry is the application's, and gets the stream's progress and status.
 
-import { hashKey, notifyManager, QueryObserver, type QueryClient, type QueryKey } from '@tanstack/react-query';
+import { hashKey, QueryObserver, type Query, type QueryClient, type QueryKey, type QueryState } from '@tanstack/react-query';
 import { isObject, isTerminal, toJob, type Job, type JobStatus, type Progress } from './protocol.js';
-import type { JobStore } from './share.js';
+import { share, type JobStore, type SharedBy } from './share.js';
 import { askState, type WatchOptions } from './watch.js';
 
 /** The key of a job's entry in the query cache. */
@@ -58,26 +58,13 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): J
   };
 }
 
-interface Mirror {
-  users: number;
-  stop(): void;
-}
-
-const mirrors = new WeakMap<QueryClient, Map<string, Mirror>>();
+const mirrors = new WeakMap<QueryClient, SharedBy<() => void>>();
 
 /** Keeps the entry of a job up to date with its stream, until the returned function is called. */
 export function mirror(client: QueryClient, queryKey: QueryKey, store: JobStore, options: () => WatchOptions): () => void {
   let ofClient = mirrors.get(client);
   if (!ofClient) mirrors.set(client, (ofClient = new Map()));
-  const key = `${store.key} ${hashKey(queryKey)}`;
-  const one = ofClient.get(key) ?? { users: 0, stop: begin(client, queryKey, store, options) };
-  ofClient.set(key, one);
-  one.users++;
-  return () => {
-    if (--one.users > 0) return;
-    ofClient.delete(key);
-    one.stop();
-  };
+  return share(ofClient, `${store.key} ${hashKey(queryKey)}`, () => begin(client, queryKey, store, options), (stop) => stop()).release;
 }
 
 function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options: () => WatchOptions): () => void {
@@ -91,41 +78,35 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
   let version = 0; // of what the stream said
   let asked = 0; // the version when the application's request was sent
   let writing = false;
-  let filling: AbortController | null = null;
+  let filling = false;
+  const life = new AbortController();
 
   const write = () => {
     const query = own();
     if (!query || (!progress && !status)) return;
-    const before = query.state;
-    if (before.data === undefined) {
-      // Half an entry would be taken for a whole one. The application's query is waited for.
-      if (before.fetchStatus === 'idle' && !query.options.queryFn) void fill();
-      return;
-    }
-    if (!isObject(before.data)) return; // whatever it is, it is not ours to change
-    const change = { ...(progress && { progress }), ...(status && { status }) };
+    const { data, fetchStatus } = query.state;
+    if (data === undefined && fetchStatus === 'idle' && !query.options.queryFn) void fill();
+    // Half an entry would be taken for a whole one: the application's query is waited for. And what is no object is not ours
+    // to change.
+    if (isObject(data)) put(query, data);
+  };
+
+  /** All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. */
+  const put = (query: Query, data: object, change?: Partial<QueryState>) => {
     writing = true;
-    notifyManager.batch(() => {
-      // All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be.
-      client.setQueryData(queryKey, (old: object | undefined) => ({ ...old, ...change }), { updatedAt: before.dataUpdatedAt });
-      if (before.status === 'error') query.setState({ ...query.state, status: 'error', error: before.error });
-      if (before.isInvalidated) query.invalidate();
-    });
+    query.setState({ ...query.state, ...change, data: { ...data, ...(progress && { progress }), ...(status && { status }) } });
     writing = false;
   };
 
   /** Makes an entry where nobody else does. */
   const fill = async () => {
     if (filling) return;
-    filling = new AbortController();
-    const { signal } = filling;
-    const answer = await askState(store.url, options(), signal);
+    filling = true;
+    const answer = await askState(store.url, options(), life.signal);
+    filling = false;
     const query = own();
-    if (signal.aborted || !query) return;
-    filling = null;
-    if (!('job' in answer) || query.state.data !== undefined || query.options.queryFn) return;
-    client.setQueryData(queryKey, answer.job, { updatedAt: 0 }); // the application's query, when it comes, fetches
-    write();
+    if (life.signal.aborted || !query || !('job' in answer) || query.state.data !== undefined || query.options.queryFn) return;
+    put(query, answer.job, { status: 'success', isInvalidated: true }); // the application's query, when it comes, fetches
   };
 
   const listen = () => {
@@ -145,7 +126,7 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
     if ((type !== 'success' || event.action.manual) && type !== 'setState') return;
     const { connectionState } = store.getState();
     const { data } = event.query.state;
-    const answer = isObject(data) && typeof data.status === 'string' ? data.status : null;
+    const answer = isObject(data) && (data.status as JobStatus);
     if (type === 'success' && status && answer && asked === version && isTerminal(answer) !== isTerminal(status)) {
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
     } else if (connectionState === 'open' || asked !== version || type === 'setState') {
@@ -154,7 +135,7 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
   });
 
   return () => {
-    filling?.abort();
+    life.abort();
     stopGuarding();
     stopListening();
     stopObserving();

@@ -13,47 +13,67 @@ export interface JobStore {
   reconnect(): void;
 }
 
-interface Entry {
-  watch: JobWatch;
+interface Shared<T> {
+  one: T;
   users: number;
-  options: () => WatchOptions; // of who came last
 }
 
-const entries = new Map<string, Entry>();
+/** What is shared under each key. */
+export type SharedBy<T> = Map<string, Shared<T>>;
 
-/** The store of the job at the URL. The options are asked for whenever they are used: only the text of the key tells streams apart. */
+/** Finds what others use under the key, or makes it; `release` ends it after the last of them. */
+export function share<T>(all: SharedBy<T>, key: string, make: () => T, end: (one: T) => void): { one: T; release: () => void } {
+  const shared = all.get(key) ?? { one: make(), users: 0 };
+  all.set(key, shared);
+  shared.users++;
+  return {
+    one: shared.one,
+    release() {
+      shared.users--;
+      // Not at once: StrictMode, and a component that takes another's place, come again in the same breath.
+      queueMicrotask(() => {
+        if (shared.users > 0 || all.get(key) !== shared) return;
+        all.delete(key);
+        end(shared.one);
+      });
+    },
+  };
+}
+
+const watches: SharedBy<{ watch: JobWatch; options: () => WatchOptions }> = new Map();
+
+/**
+ * The store of the job at the URL. The options are asked for whenever they are used, of who came last: only the text of the
+ * key tells streams apart.
+ */
 export function jobStore(url: string, options: () => WatchOptions): JobStore {
   const { withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl } = options();
   const key = [url, !!withCredentials, !!pauseWhenHidden, !!EventSource, !!fetch, stateUrl].join(' ');
-  let before: JobState | undefined; // it is watched
-  const initial = () => (before ??= { ...connecting, ...options().initial });
+  const before: JobState = { ...connecting, ...options().initial }; // it is watched
+  const watch = () => watches.get(key)?.one.watch;
   return {
     key,
     url,
     subscribe(listener) {
-      let entry = entries.get(key);
-      if (!entry) {
-        const own: Entry = { watch: undefined as never, users: 0, options };
-        own.watch = watchJob(url, () => own.options());
-        entries.set(key, (entry = own));
-      }
-      const used = entry;
-      used.options = options;
-      used.users++;
-      const unsubscribe = used.watch.subscribe(listener);
+      const { one, release } = share(
+        watches,
+        key,
+        () => {
+          const own = { options } as { watch: JobWatch; options: () => WatchOptions };
+          own.watch = watchJob(url, () => own.options());
+          return own;
+        },
+        ({ watch }) => watch.close(),
+      );
+      one.options = options;
+      const unsubscribe = one.watch.subscribe(listener);
       return () => {
         unsubscribe();
-        used.users--;
-        // Not at once: StrictMode, and a component that takes another's place, subscribe again in the same breath.
-        queueMicrotask(() => {
-          if (used.users > 0 || entries.get(key) !== used) return;
-          entries.delete(key);
-          used.watch.close();
-        });
+        release();
       };
     },
-    getState: () => entries.get(key)?.watch.getState() ?? initial(),
-    reconnect: () => entries.get(key)?.watch.reconnect(),
+    getState: () => watch()?.getState() ?? before,
+    reconnect: () => watch()?.reconnect(),
   };
 }
 

@@ -1,6 +1,6 @@
 // One job's stream as a store: no React, no other dependency.
 
-import { fromJob, isTerminal, next, nothing, toJob, type Job, type JobView } from './protocol.js';
+import { fromJob, isTerminal, next, nothing, runs, toJob, type Job, type JobView } from './protocol.js';
 
 /**
  * `idle` nothing to watch · `connecting` the first time · `open` · `reconnecting` the stream is away, what is shown may
@@ -29,6 +29,8 @@ export interface JobState extends JobView {
   connectionError: ConnectionError | null;
   /** When what is shown was last known to be right, in milliseconds since 1970; null while the stream says so. */
   staleSince: number | null;
+  /** The job has ended, and was seen to run before. */
+  endSeen: boolean;
 }
 
 /** What is used of an EventSource. */
@@ -51,8 +53,6 @@ export interface WatchOptions {
   withCredentials?: boolean | undefined;
   /** Where the JSON state is; without it the stream's address without `/progress`. */
   stateUrl?: string | undefined;
-  /** Until the server says it: within how many milliseconds there is a sign of life (30,000). After two without one the link is dead. */
-  heartbeatInterval?: number | undefined;
   /** Called when the credentials are not valid (any more). May renew them: the stream is tried again when its promise is kept. */
   onUnauthorized?: (() => unknown) | undefined;
   /** Give the stream back while nobody sees the page: over HTTP/1.1 a browser opens six, in all tabs together. */
@@ -72,16 +72,8 @@ export interface JobWatch {
   close(): void;
 }
 
-const withConnection = (connectionState: ConnectionState): JobState => ({
-  ...nothing,
-  connectionState,
-  isConnected: false,
-  connectionError: null,
-  staleSince: null,
-});
-
-export const idle = withConnection('idle');
-export const connecting = withConnection('connecting');
+export const idle: JobState = { ...nothing, connectionState: 'idle', isConnected: false, connectionError: null, staleSince: null, endSeen: false };
+export const connecting: JobState = { ...idle, connectionState: 'connecting' };
 
 const CLOSED = 2; // EventSource.CLOSED
 // In milliseconds:
@@ -92,22 +84,18 @@ const missingFor = 10_000; // a job that is not there may be about to be inserte
 const answerTimeout = 10_000;
 const shortestPoll = 2_000;
 const longestPoll = 15_000;
-const longestBackoff = 30_000;
-const mostQueued = 500; // events
 
 /** Between 80 and 100 % of it, so that not all come at once. */
 const jitter = (milliseconds: number) => milliseconds * (0.8 + Math.random() / 5);
 
-/** An interval that timers can bear, twice. */
-const bearable = (milliseconds: unknown): number | undefined =>
-  typeof milliseconds === 'number' && milliseconds >= 100 && milliseconds < 2 ** 30 ? milliseconds : undefined;
+const report = (error: unknown) => (globalThis.reportError ?? console.error)(error);
 
-/** An error of somebody else's, which must not cost more than itself. */
+/** Calls what is somebody else's: its errors must not cost more than themselves. */
 export function attempt(callback: () => unknown): void {
   try {
     callback();
   } catch (error) {
-    (globalThis.reportError ?? console.error)(error);
+    report(error);
   }
 }
 
@@ -120,7 +108,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const latest = typeof options === 'function' ? options : () => options;
   const listeners = new Set<() => void>();
   let state: JobState = { ...connecting, ...latest().initial };
-  let interval = bearable(latest().heartbeatInterval) ?? 30_000;
+  let interval = 30_000; // between signs of life, until the server says it
 
   let source: EventSourceLike | null = null;
   let lastEventId = '';
@@ -128,8 +116,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   let heard = 0; // events altogether
   let lastSign = Date.now(); // of life
   let proven = false; // the stream speaks
-  let failures = 0; // of the stream, in a row
-  let polls = 0; // in a row
+  let tries = 0; // in a row
   let missingSince = 0;
   let renewing = false; // onUnauthorized is at work
   let asleep = false; // the page is hidden or left, and the stream given back
@@ -162,7 +149,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     for (const listener of [...listeners]) attempt(listener);
   };
   const notifySoon = () => {
-    if (timers.notify || signal.aborted) return;
+    if (timers.notify) return;
     const rest = Math.min(lastNotified + breath - Date.now(), breath);
     if (rest <= 0) notify();
     else after('notify', rest, notify);
@@ -170,6 +157,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const put = (change: Partial<JobState>) => {
     const connectionState = change.connectionState ?? state.connectionState;
     state = { ...state, ...change, isConnected: connectionState === 'open' || connectionState === 'degraded' };
+    state.endSeen &&= isTerminal(state.status);
   };
   const set = (change: Partial<JobState>) => {
     put(change);
@@ -181,9 +169,9 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     if (events.length === 0) return;
     const said = events;
     events = [];
-    let over = false;
-    put(next(state, said, () => (over = true)));
-    if (over) end();
+    let over: boolean | undefined;
+    put(next(state, said, (seen) => (over = seen)));
+    if (over !== undefined) end({ endSeen: over });
   };
 
   /** Gives the stream back. */
@@ -206,7 +194,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const hear = (connectionState: ConnectionState = state.connectionState === 'degraded' ? 'degraded' : 'open') => {
     lastSign = Date.now();
     heard++;
-    failures = polls = missingSince = 0;
+    tries = missingSince = 0;
     proven = true;
     clear('say', 'poll', 'wake');
     after('stream', 2 * interval, connect); // two without a sign
@@ -214,27 +202,29 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     set({ connectionState, connectionError: null, staleSince: connectionState === 'open' ? null : (state.staleSince ?? lastSign) });
   };
 
+  const lose = (change?: Partial<JobState>) =>
+    set({ ...change, connectionState: 'reconnecting', staleSince: state.staleSince ?? lastSign });
+
   /** The stream says nothing: soon that is said, and the JSON state asked for. */
   const doubt = () => {
     proven = false;
     if (!timers.say && ['open', 'degraded'].includes(state.connectionState)) {
-      after('say', hiccup, () => set({ connectionState: 'reconnecting', staleSince: lastSign }));
+      after('say', hiccup, lose);
     }
     if (!timers.poll && !asking) after('poll', jitter(patience), poll);
   };
 
+  const Source = () => latest().EventSource ?? globalThis.EventSource;
+
   const connect = () => {
     if (signal.aborted || asleep) return;
-    const Source = latest().EventSource ?? globalThis.EventSource;
     source?.close();
     source = null;
     clear('wake');
     doubt();
-    if (!Source) {
-      after('poll', 0, poll); // there is no other way
-      return;
-    }
-    const opened: EventSourceLike = new Source(address(url, lastEventId), { withCredentials: latest().withCredentials ?? false });
+    const EventSource = Source();
+    if (!EventSource) return void poll(); // there is no other way
+    const opened: EventSourceLike = new EventSource(address(url, lastEventId), { withCredentials: latest().withCredentials ?? false });
     source = opened;
     // An EventSource that was given up may still have something to say.
     const ours = (listener: (event: MessageEvent) => void) => (event: Event) => {
@@ -244,14 +234,13 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
       if (event.lastEventId) lastEventId = event.lastEventId;
       events.push(event.data as string);
       hear();
-      if (events.length >= mostQueued) notify();
-      else notifySoon();
+      notifySoon();
     });
     opened.addEventListener('heartbeat', ours(({ data }) => {
-      attempt(() => (interval = bearable(JSON.parse(data as string).interval) ?? interval));
+      interval = Number(/\d{3,8}/.exec(data)) || interval; // in {"interval":30000}
       hear();
     }));
-    opened.addEventListener('bus', ours(({ data }) => hear(String(data).includes('degraded') ? 'degraded' : 'open')));
+    opened.addEventListener('bus', ours(({ data }) => hear(data.includes('degraded') ? 'degraded' : 'open')));
     opened.onerror = ours(() => {
       show();
       if (opened !== source) return; // the job has ended
@@ -267,23 +256,16 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const reconnect = () => {
     if (signal.aborted) return;
     asleep = false;
-    missingSince = failures = 0;
-    if (state.connectionState === 'closed') set({ connectionState: 'reconnecting', connectionError: null });
+    tries = missingSince = 0;
+    if (state.connectionState === 'closed') lose({ connectionError: null });
     connect();
-  };
-
-  /** Opens the stream again after it was refused, if that is not about to happen. */
-  const again = (milliseconds?: number) => {
-    if (source || timers.stream) return;
-    after('stream', jitter(milliseconds ?? Math.min(1000 * 2 ** failures++, longestBackoff)), connect);
   };
 
   const poll = async () => {
     clear('poll');
     await ask();
-    if (!proven && !asleep && !asking && state.connectionState !== 'closed') {
-      after('poll', jitter(Math.min(shortestPoll * 1.5 ** polls++, longestPoll)), poll);
-    }
+    if (proven || asleep || asking || state.connectionState === 'closed') return;
+    after('poll', jitter(Math.min(shortestPoll * 1.5 ** tries++, longestPoll)), source || !Source() ? poll : connect);
   };
 
   /** Asks for the JSON state. */
@@ -309,9 +291,8 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
       if (!same(view, state)) connect(); // what is shown is older than the row
       return;
     }
-    if (isTerminal(job.status)) return end(view);
+    if (isTerminal(job.status)) return end({ ...view, endSeen: runs(state) });
     set({ ...view, connectionState: 'polling', connectionError: null, staleSince: Date.now() });
-    again();
   };
 
   const refused = async (error: ConnectionError) => {
@@ -319,35 +300,28 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     const deleted = state.status === null && state.error !== null; // the stream has said so
     if (status === 404 && !deleted) {
       missingSince ||= Date.now();
-      if (Date.now() - missingSince < missingFor) return again(hiccup); // it may be about to be inserted
+      if (Date.now() - missingSince < missingFor) return; // it may be about to be inserted
     }
     if (status === 404 || ((status === 400 || status === 403) && code !== 'unexpected_answer')) return end({ connectionError: error });
     clear('say');
-    set({ connectionState: 'reconnecting', connectionError: error, staleSince: state.staleSince ?? lastSign });
+    lose({ connectionError: error });
     const { onUnauthorized } = latest();
     if (status === 401 && onUnauthorized && !renewing) {
       renewing = true;
       try {
         await onUnauthorized();
-        if (failures++ === 0) after('stream', 0, connect);
+        if (tries === 0) connect();
       } catch (cause) {
-        attempt(() => {
-          throw cause;
-        });
-      } finally {
-        renewing = false;
+        report(cause);
       }
+      renewing = false;
     }
-    again();
   };
 
   // A link that died while the page slept looks open. Timers sleep, too.
   const wake = () => {
-    if (state.connectionState === 'closed' || signal.aborted) return;
-    if (document.visibilityState === 'hidden') {
-      if (latest().pauseWhenHidden) sleep();
-      return;
-    }
+    if (state.connectionState === 'closed') return;
+    if (document.hidden) return latest().pauseWhenHidden && sleep();
     if (asleep || !source) {
       asleep = false;
       connect();
@@ -360,23 +334,18 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     if (state.connectionState === 'closed') return;
     asleep = true;
     stop();
-    set({ connectionState: 'reconnecting', staleSince: state.staleSince ?? lastSign });
+    lose();
   };
-  const online = () => {
-    if (state.connectionState !== 'closed' && !asleep) connect();
-  };
-  const focus = () => {
-    if (state.connectionError && !source) online(); // the user may have signed in elsewhere
-  };
+  const online = () => state.connectionState !== 'closed' && connect();
+  const focus = () => state.connectionError && !source && online(); // the user may have signed in elsewhere
   const { addEventListener, document: page } = globalThis;
-  addEventListener?.('online', online, { signal });
-  addEventListener?.('focus', focus, { signal });
   // A page that may come back must not keep its connection: Chromium would count it.
-  addEventListener?.('pagehide', sleep, { signal });
-  addEventListener?.('pageshow', () => asleep && wake(), { signal });
+  for (const [type, listener] of Object.entries({ online, focus, pagehide: sleep, pageshow: () => asleep && wake() })) {
+    addEventListener?.(type, listener, { signal });
+  }
   for (const type of ['visibilitychange', 'resume']) page?.addEventListener(type, wake, { signal });
 
-  if (latest().pauseWhenHidden && page?.visibilityState === 'hidden') asleep = true;
+  if (latest().pauseWhenHidden && page?.hidden) asleep = true;
   connect();
   return {
     getState: () => state,
@@ -400,9 +369,10 @@ export async function askState(
   { fetch = globalThis.fetch, withCredentials, stateUrl }: WatchOptions,
   signal: AbortSignal,
 ): Promise<{ job: Job } | { error: ConnectionError }> {
-  const [, id = ''] = /([^/]*)\/progress(?=\?|$)/.exec(url) ?? [];
+  const job = url.replace(/\/progress(?=\?|$)/, '');
+  const id = decodeURIComponent(/[^/?]*(?=\?|$)/.exec(job)![0]);
   try {
-    const response = await fetch(stateUrl ?? url.replace(/\/progress(?=\?|$)/, ''), {
+    const response = await fetch(stateUrl ?? job, {
       credentials: withCredentials ? 'include' : 'same-origin',
       headers: { Accept: 'application/json' },
       cache: 'no-cache', // with ETag
@@ -410,22 +380,17 @@ export async function askState(
     });
     const { ok, status } = response;
     const body = (await response.json().catch(() => null)) as { code?: string; detail?: string } | null;
-    const job = ok ? toJob(body, decodeURIComponent(id) || undefined) : null;
-    if (job) return { job };
-    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `the answer (${status}) is not of this server`, status } };
+    const answer = ok && toJob(body, id);
+    if (answer) return { job: answer };
+    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `not the server's answer (${status})`, status } };
   } catch (cause) {
-    return { error: { code: 'unreachable', message: `no answer that may be read: ${String(cause)}` } };
+    return { error: { code: 'unreachable', message: `no answer: ${cause}` } };
   }
 }
 
-function same(a: JobView, b: JobView): boolean {
-  const { progress: p, status, error } = a;
-  const q = b.progress;
-  return status === b.status && error === b.error && p?.done === q?.done && p?.total === q?.total && p?.succeeded === q?.succeeded && p?.failed === q?.failed;
-}
+const same = (a: JobView, b: JobView) => text(a) === text(b);
+const text = ({ progress, status, error }: JobView) => JSON.stringify([progress, status, error]);
 
 /** The server names a dead link only to those who ask, and a new EventSource has no other way to say where it was. */
-function address(url: string, lastEventId: string): string {
-  const asked = `${url}${url.includes('?') ? '&' : '?'}heartbeat=1`;
-  return lastEventId ? `${asked}&lastEventId=${encodeURIComponent(lastEventId)}` : asked;
-}
+const address = (url: string, lastEventId: string) =>
+  `${url}${url.includes('?') ? '&' : '?'}heartbeat=1&lastEventId=${encodeURIComponent(lastEventId)}`;
