@@ -61,6 +61,8 @@ type sight struct {
 const (
 	// watchdog is how long a page waits for a sign of life; servers ping each half second.
 	watchdog = 2500 * time.Millisecond
+	// grace is how long a server waits for a job that is not there, or another's.
+	grace = 3 * time.Second
 	// impatience divides the time after which the server asks a page to come back.
 	impatience = 4
 )
@@ -116,7 +118,7 @@ func (v *viewer) connect(ctx context.Context, one *view) (again time.Duration) {
 	connection := int(v.world.report.connections.Add(1))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	dog := time.AfterFunc(watchdog, cancel)
+	dog := time.AfterFunc(grace+watchdog, cancel)
 	defer dog.Stop()
 
 	ttl := time.Hour
