@@ -28,13 +28,13 @@ func sweepItems(ctx context.Context, w *world, rng *rand.Rand) error {
 }
 
 // nestTriggersSQL makes a trigger that updates the row again before ours is called: then ours is called for the second
-// update first.
+// update first. A job that had failed before stays failed: it would go on in a run that viewers were told has ended.
 const nestTriggersSQL = `
 create or replace function application() returns trigger language plpgsql as $$
 begin
   update job set
-    status = case status when 'failed' then 'running' else status end,
-    completed_at = case when status = 'completed' then completed_at end,
+    status = case when old.status <> 'failed' and status = 'failed' then 'running' else status end,
+    completed_at = case when status = 'completed' or old.status = 'failed' then completed_at end,
     progress = progress || jsonb_build_object('done', (progress ->> 'done')::bigint + 1)
   where id = new.id;
   return null;

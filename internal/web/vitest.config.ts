@@ -48,11 +48,12 @@ export default defineConfig({
     globalSetup: 'test/setup.ts', // one origin, for all that run in a browser
     projects: [
       inBrowser('browser', 0, ['hook/test/**/*.test.{ts,tsx}', 'example/test/**/*.test.tsx']),
-      // The older React that the hook promises to work with.
-      inBrowser('react-18', 1, ['hook/test/**/*.test.tsx'], { react: older('react'), 'react-dom': older('react-dom') }),
+      // The oldest React and TanStack Query that the hook promises to work with.
+      inBrowser('react-18', 1, ['hook/test/**/*.test.tsx'], { react: older('react'), 'react-dom': older('react-dom'), '@tanstack/react-query': older('@tanstack/react-query') }),
       {
-        test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/**/*.test.ts'] },
+        test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/browser.test.ts', 'test/msw.test.ts'] },
       },
+      { test: { ...timeouts, name: 'engines', sequence: { groupOrder: 3 }, environment: 'node', include: ['test/engines.test.ts', 'test/proxies.test.ts'] } },
     ],
   },
 });

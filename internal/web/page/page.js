@@ -27,9 +27,10 @@ class Job {
     this.connection = "connecting";
     this.card = document.querySelector("#job").content.firstElementChild.cloneNode(true);
     this.card.id = `job-${id}`;
-    this.card.querySelector(".type").textContent = names[type] ?? type;
+    this.name = names[type] ?? type;
+    this.card.querySelector(".type").textContent = this.name;
     if (terminal.has(status)) this.read();
-    else if (!document.hidden) this.watch();
+    else this.watch();
   }
 
   /** An ended job needs no stream: its state is read once. */
@@ -43,18 +44,22 @@ class Job {
   }
 
   watch() {
-    this.watched = watchJob(`/api/jobs/${this.id}/progress`);
+    // A browser opens six connections to a host, in all tabs together: those that nobody sees give theirs back.
+    this.watched = watchJob(`/api/jobs/${this.id}/progress`, { pauseWhenHidden: true });
     this.watched.subscribe(() => this.take(this.watched.getState()));
   }
 
-  take({ status, progress, error, items, connectionState }) {
+  take({ status, progress, error, items, connectionState, connectionError, endSeen }) {
     this.status = status ?? this.status;
     this.progress = progress ?? this.progress;
     this.error = error ?? "";
     this.items = items;
-    this.connection = connectionState === "closed" && terminal.has(this.status) ? "ended" : connectionState;
+    const gone = connectionError?.code === "job_not_found";
+    this.connection = connectionState === "closed" && (gone || terminal.has(this.status)) ? "ended" : connectionState;
     this.draw();
     drawConnection();
+    if (endSeen && !this.announced) document.querySelector("#announced").textContent = `${this.name}: ${this.status}`;
+    this.announced = endSeen;
   }
 
   draw() {
@@ -67,7 +72,8 @@ class Job {
     const bar = card.querySelector(".bar");
     bar.ariaValueMax = progress.total;
     bar.ariaValueNow = progress.done;
-    bar.ariaLabel = card.querySelector(".type").textContent;
+    bar.ariaValueText = `${progress.done} of ${progress.total}`;
+    bar.ariaLabel = this.name;
     card.querySelector(".done").textContent = progress.total > 0 ? `${progress.done} of ${progress.total}` : "";
     card.querySelector(".failures").textContent = progress.failed > 0 ? `${progress.failed} failed` : "";
     const error = card.querySelector(".error");
@@ -107,6 +113,7 @@ const connectionTexts = {
   open: "Live",
   idle: "Nothing to watch",
   reconnecting: "Reconnecting …",
+  polling: "Not live: asking every few seconds",
   degraded: "Database out of reach",
   closed: "Disconnected: reload the page",
 };
@@ -118,7 +125,8 @@ function drawConnection() {
   let state = "open";
   if (open.length === 0) state = "idle";
   else if (some("closed")) state = "closed";
-  else if (some("connecting", "reconnecting")) state = "reconnecting";
+  else if (some("reconnecting")) state = "reconnecting";
+  else if (some("polling")) state = "polling";
   else if (some("degraded")) state = "degraded";
   const element = document.querySelector("#connection");
   if (element.dataset.state === state) return;
@@ -151,15 +159,6 @@ async function list() {
     setTimeout(list, listInterval);
   }
 }
-
-// A browser opens six connections to a host, in all tabs together: those that nobody sees give theirs back.
-document.addEventListener("visibilitychange", () => {
-  for (const job of jobs.values()) {
-    if (job.connection === "ended") continue;
-    job.close();
-    if (!document.hidden) job.watch();
-  }
-});
 
 async function start() {
   const { account, accounts } = await (await fetch("/session")).json();

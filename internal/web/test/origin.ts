@@ -49,6 +49,7 @@ export class Origin {
   private testbed: ChildProcess | undefined;
   private server: ChildProcess | undefined;
   private pool: pg.Pool | undefined;
+  private program = join(this.bin, 'jobprogress');
   databaseURL = '';
   log = '';
 
@@ -77,9 +78,25 @@ export class Origin {
     return this;
   }
 
+  /** As a replica of another, with the same database. */
+  async beside(other: Origin): Promise<this> {
+    rmSync(this.bin, { recursive: true, force: true });
+    this.program = other.program;
+    this.databaseURL = other.databaseURL;
+    await this.start();
+    return this;
+  }
+
+  /** Stops the database, or starts it again. */
+  async database(command: 'stop' | 'start'): Promise<void> {
+    const said = once(createInterface({ input: this.testbed!.stdout! }), 'line');
+    this.testbed!.stdin!.write(`${command}\n`);
+    await said;
+  }
+
   async start(): Promise<void> {
     this.server = spawn(
-      join(this.bin, 'jobprogress'),
+      this.program,
       ['serve', '--addr', `127.0.0.1:${this.port}`, '--admin-addr', `127.0.0.1:${this.adminPort}`, '--ping-interval', `${heartbeat}ms`, ...this.args],
       { env: { ...process.env, DATABASE_URL: this.databaseURL, JOBPROGRESS_JWT_SECRET: secret }, stdio: ['ignore', 'ignore', 'pipe'] },
     );

@@ -1,11 +1,11 @@
-// The testbed gives the TypeScript tests a throwaway PostgreSQL with jobprogress installed: it prints its URL, and ends
-// with its standard input.
+// The testbed gives the TypeScript tests a throwaway PostgreSQL with jobprogress installed: it prints its URL, stops and
+// starts it when it reads "stop" and "start", and ends with its standard input.
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"os"
 
 	"jobprogress/internal/pgtest"
@@ -29,6 +29,17 @@ func run(ctx context.Context) error {
 		return err
 	}
 	fmt.Println(pgtest.WithDatabase(server.URL, name))
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		switch lines.Text() {
+		case "stop":
+			err = server.Halt(ctx, false)
+		case "start":
+			err = server.Resume(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Println(lines.Text())
+	}
+	return nil
 }

@@ -26,8 +26,11 @@ export async function accountOf(session: string, env: SessionEnv): Promise<strin
   return (await env.SESSIONS?.get(`session:${session}`)) ?? null;
 }
 
-/** How long a token is good for, in seconds. A stream ends with it, and EventSource comes back and gets the next. */
-const lifetime = 600;
+/**
+ * How long a token is good for, in seconds. A stream ends with it, and EventSource comes back and gets the next: those that
+ * were opened together not all at once.
+ */
+const lifetime = () => 540 + Math.floor(Math.random() * 60);
 
 /** The Authorization header for a request, or null if nobody is known to send it. */
 export async function authorization(request: Request, env: SessionEnv & { JWT_SECRET: string }): Promise<string | null> {
@@ -39,7 +42,7 @@ export async function authorization(request: Request, env: SessionEnv & { JWT_SE
 function cookie(request: Request, name: string): string | null {
   for (const pair of (request.headers.get('Cookie') ?? '').split(';')) {
     const [key, ...value] = pair.split('=');
-    if (key?.trim() === name) return value.join('=').trim() || null;
+    if (key?.trim() === name) return value.join('=').trim().replace(/^"(.*)"$/, '$1') || null;
   }
   return null;
 }
@@ -47,7 +50,7 @@ function cookie(request: Request, name: string): string | null {
 /** An HS256 token (RFC 7519) for the account. */
 async function mint(account: string, { JWT_SECRET, JWT_ISSUER, JWT_AUDIENCE }: SessionEnv & { JWT_SECRET: string }): Promise<string> {
   const now = Math.floor(Date.now() / 1000);
-  const body = [{ alg: 'HS256', typ: 'JWT' }, { sub: account, iat: now, exp: now + lifetime, iss: JWT_ISSUER, aud: JWT_AUDIENCE }]
+  const body = [{ alg: 'HS256', typ: 'JWT' }, { sub: account, iat: now, exp: now + lifetime(), iss: JWT_ISSUER, aud: JWT_AUDIENCE }]
     .map((part) => base64url(new TextEncoder().encode(JSON.stringify(part))))
     .join('.');
   const key = await crypto.subtle.importKey('raw', new TextEncoder().encode(JWT_SECRET), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);

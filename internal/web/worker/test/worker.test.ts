@@ -1,6 +1,6 @@
 // The Worker in workerd, before the real server, and a real Chromium before both.
 
-import { createServer } from 'node:http';
+import { createServer, type ServerResponse } from 'node:http';
 import { Miniflare } from 'miniflare';
 import { chromium, type Browser, type Page } from 'playwright';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -168,6 +168,7 @@ test('a session of the edge becomes a token for the origin', async () => {
   await sessions.put('session:session-of-ben', ben);
   const ask = async (headers: Record<string, string>) => (await fetch(`${edgeURL}/api/jobs/${id}`, { headers })).status;
   expect(await ask({ Cookie: 'other=1; sid=session-of-ada' })).toBe(200);
+  expect(await ask({ Cookie: 'sid="session-of-ada"' })).toBe(200);
   expect(await ask({ Cookie: 'sid=session-of-ben' })).toBe(404);
   await sessions.put('other', ada);
   for (const value of ['invented', 'other', '..', '%2e', 'x'.repeat(600), 'a b', '']) {
@@ -178,17 +179,64 @@ test('a session of the edge becomes a token for the origin', async () => {
   expect(await ask(bearer())).toBe(401);
 });
 
-test('a proxy in between that answers for the origin is taken for its absence', async () => {
-  const proxy = createServer((_, answer) => answer.writeHead(502, { 'Content-Type': 'text/html' }).end('<h1>Bad gateway</h1>')).listen(0, '127.0.0.1');
+/** Somebody before the origin, who answers for it. */
+async function before(answer: (url: string, outgoing: ServerResponse) => void, bindings: Record<string, string>, use: (base: string) => Promise<void>) {
+  const proxy = createServer((incoming, outgoing) => answer(incoming.url!, outgoing)).listen(0, '127.0.0.1');
   await new Promise((resolve) => proxy.once('listening', resolve));
-  const behind = start({}, (proxy.address() as { port: number }).port);
+  const behind = start(bindings, (proxy.address() as { port: number }).port);
   try {
-    const base = (await behind.ready).origin;
-    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
-    expect([stream.status, await stream.text()]).toEqual([200, expect.stringMatching(/^retry: \d{4}\n: upstream_unavailable\n\n$/)]);
-    expect((await fetch(`${base}/api/jobs/x`)).status).toBe(503);
+    await use((await behind.ready).origin);
   } finally {
     await behind.dispose();
+    proxy.closeAllConnections();
     proxy.close();
   }
+}
+
+const html = { 'Content-Type': 'text/html' };
+const comeBack = expect.stringMatching(/^retry: \d{4}\n: upstream_unavailable\n\n$/);
+
+test.for([
+  ['a gateway without a server', 502, html, 503],
+  ['a limit', 429, html, 429],
+  ['a fault', 500, html, 500],
+  ['a challenge', 403, html, 403],
+  ['a page', 200, html, 200],
+  ['a login', 302, { Location: '/login' }, 302],
+] as const)('EventSource comes back from %s, and everybody else is told', async ([, status, headers, told]) => {
+  await before((_, outgoing) => outgoing.writeHead(status, headers).end('<h1>Sorry</h1>'), {}, async (base) => {
+    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
+    expect([stream.status, stream.headers.get('Content-Type'), await stream.text()]).toEqual([200, 'text/event-stream', comeBack]);
+    expect((await fetch(`${base}/api/jobs/x`, { redirect: 'manual' })).status).toBe(told);
+  });
+});
+
+test('an origin that never answers holds nobody', async () => {
+  await before(() => {}, { ANSWER_TIMEOUT: '300' }, async (base) => {
+    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
+    expect([stream.status, await stream.text()]).toEqual([200, comeBack]);
+    expect((await fetch(`${base}/api/jobs/x`)).status).toBe(503);
+  });
+});
+
+test('the deadline is for the head of the answer only', async () => {
+  const begin = (_: string, outgoing: ServerResponse) => {
+    outgoing.writeHead(200, { 'Content-Type': 'text/event-stream', 'Set-Cookie': 'lb=1' }).write(': ping\n\n');
+    setTimeout(() => outgoing.end('data: {}\n\n'), 1000);
+  };
+  await before(begin, { ANSWER_TIMEOUT: '300' }, async (base) => {
+    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
+    expect(stream.headers.get('Set-Cookie')).toBeNull();
+    expect(await stream.text()).toBe(': ping\n\ndata: {}\n\n');
+  });
+});
+
+test("a page of another origin may read the Worker's own answers, if it may read the service's", async () => {
+  await before((_, outgoing) => outgoing.writeHead(502).end(), { ALLOWED_ORIGINS: 'https://a.example, https://b.example' }, async (base) => {
+    for (const [origin, allowed] of [['https://b.example', 'https://b.example'], ['https://evil.example', null]] as const) {
+      const answer = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream', Origin: origin } });
+      expect([answer.headers.get('Access-Control-Allow-Origin'), answer.headers.get('Vary')]).toEqual([allowed, 'Origin']);
+      expect(await answer.text()).toEqual(comeBack);
+    }
+  });
 });

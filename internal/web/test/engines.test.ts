@@ -1,0 +1,193 @@
+// What becomes of a page when something goes wrong between it and the server: in three engines, with a plain EventSource and
+// with the hook's watch. The table in the hook's README is what is expected here.
+
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { engines, type Page } from './engines.js';
+import { ada, eventually, freePort, Origin, token } from './origin.js';
+import { Proxy, type Mode } from './proxy.js';
+
+/** What a page shows of a job. */
+interface Shown {
+  done: number | null;
+  status: string | null;
+  connection: string;
+}
+
+type Way = 'EventSource' | 'hook';
+const ways: Way[] = ['EventSource', 'hook'];
+
+const watchBoth = `
+  window.plain = { done: null, status: null };
+  const source = new EventSource(args[0]);
+  source.onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    if (event.type === 'progress') plain.done = event.done;
+    if (event.type === 'status') plain.status = event.status;
+    if (plain.status === 'completed') source.close();
+  };
+  window.source = source;
+  const renew = () => { document.cookie = 'session=' + args[1] + '; path=/'; };
+  window.job = watchJob(args[0], { onUnauthorized: () => window.mayRenew && renew() });
+`;
+const shown: Record<Way, string> = {
+  EventSource: `return { ...plain, connection: ['connecting', 'open', 'closed'][source.readyState] }`,
+  hook: `const { progress, status, connectionState } = job.getState(); return { done: progress?.done ?? null, status, connection: connectionState }`,
+};
+
+interface Fault {
+  name: string;
+  /** What goes wrong, once the page shows the job, and what mends it again. */
+  begin: (lane: Lane) => Promise<void> | void;
+  end?: (lane: Lane) => Promise<void> | void;
+  /** From before the page is there. */
+  early?: boolean;
+}
+
+const mode = (mode: Mode) => (lane: Lane) => void (lane.proxy.mode = mode);
+const mended = mode('pass');
+const faults: Fault[] = [
+  { name: 'none', begin: () => {} },
+  { name: 'the server is killed, and started 4 s later', begin: (lane) => void lane.origin.stop(), end: (lane) => lane.origin.start() },
+  { name: 'a proxy answers 502 for 4 s', begin: (lane) => lane.cut('502'), end: mended },
+  { name: 'a login page is answered for 4 s', begin: (lane) => lane.cut('login'), end: mended },
+  { name: 'a proxy resets each connection after 1 s', begin: (lane) => lane.cut('reset') },
+  { name: 'a proxy cuts what is silent for 1 s', begin: (lane) => lane.cut('idle') },
+  { name: 'a proxy holds back the last chunk', begin: mode('hold'), early: true },
+  { name: 'a proxy collects the whole answer', begin: mode('collect'), early: true },
+  { name: 'the credentials run out, and are renewed', begin: (lane) => lane.expire(), end: (lane) => lane.page.run('window.mayRenew = true') },
+  { name: 'the job is inserted 6 s after the page', begin: (lane) => lane.origin.sql('delete from job where id = $1', [lane.id]).then(() => {}), early: true, end: (lane) => lane.insert() },
+  { name: 'the page sleeps for 3 s', begin: (lane) => lane.page.run(`window.dispatchEvent(new Event('pagehide'))`), end: (lane) => lane.page.run(`window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))`) },
+];
+
+/** One engine, with a server and a proxy of its own. */
+class Lane {
+  id = '';
+  constructor(
+    readonly page: Page,
+    readonly origin: Origin,
+    readonly proxy: Proxy,
+  ) {}
+
+  /** From now on the proxy is in this mode; what is open ends. */
+  async cut(mode: Mode): Promise<void> {
+    this.proxy.mode = mode;
+    await this.origin.stop();
+    await this.origin.start();
+  }
+
+  async expire(): Promise<void> {
+    await this.page.run(`window.mayRenew = false; document.cookie = 'session=; path=/; max-age=0'`);
+    await this.origin.stop();
+    await this.origin.start();
+  }
+
+  async insert(): Promise<void> {
+    await this.origin.sql(
+      `insert into job (id, account_id, type, status, progress, started_at) values ($1, $2, 'matching', 'running', '{"total": 10}', now())`,
+      [this.id, ada],
+    );
+  }
+
+  see(way: Way): Promise<Shown> {
+    return this.page.run<Shown>(shown[way]);
+  }
+
+  /** What a way came to: `right`, `right at the end`, or `gives up`; and what it said of itself meanwhile. */
+  async live(fault: Fault): Promise<Record<Way, string>> {
+    const { origin, proxy, page } = this;
+    proxy.mode = 'pass';
+    this.id = await origin.insert();
+    if (fault.early) await fault.begin(this);
+    await page.goto(`${proxy.url}/page/${this.id}`);
+    await page.run(`document.cookie = 'session=' + args[0] + '; path=/'`, token());
+    await eventually('the script', () => page.run<boolean>('return !!window.watchJob'));
+    await page.run(watchBoth, `/api/jobs/${this.id}/progress`, token());
+    const each = async (what: string, check: (one: Shown) => boolean, seconds: number) => {
+      const reached = new Map<Way, boolean>();
+      await eventually(what, async () => {
+        for (const way of ways) {
+          const one = await this.see(way);
+          if (check(one)) reached.set(way, true);
+          else if (way === 'EventSource' && one.connection === 'closed') reached.set(way, false);
+        }
+        return reached.size === ways.length;
+      }, seconds).catch(() => {});
+      return reached;
+    };
+    if (!fault.early) {
+      await each('at the start', ({ done }) => done === 0, 20);
+      await fault.begin(this);
+    }
+    await new Promise((resolve) => setTimeout(resolve, fault.name.includes('6 s') ? 6000 : 4000));
+    const during = { EventSource: await this.see('EventSource'), hook: await this.see('hook') };
+    if (!during.hook) throw new Error('the page is gone');
+    await fault.end?.(this);
+    await origin.progress(this.id, 3);
+    const meanwhile = await each('right while it goes on', ({ done }) => done === 3, 12);
+    await origin.finish(this.id);
+    const atEnd = await each('right at the end', ({ done, status }) => done === 3 && status === 'completed', 12);
+    const came = (way: Way) => (atEnd.get(way) ? (meanwhile.get(way) ? 'right' : 'right at the end') : 'gives up');
+    await page.run('source.close(); job.close()');
+    return { EventSource: came('EventSource'), hook: `${came('hook')}, ${during.hook.connection}` };
+  }
+}
+
+/** The table in the README: fault → engine → way → what is expected. */
+const table = new Map(
+  readFileSync(new URL('../hook/README.md', import.meta.url), 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('| '))
+    .map((line) => line.split('|').map((cell) => cell.trim()))
+    .filter((cells) => faults.some(({ name }) => name === cells[1]))
+    .map((cells) => [cells[1]!, cells.slice(2, -1)]),
+);
+
+for (const [column, engine] of engines.entries()) {
+  const missing = engine.missing();
+  if (missing) {
+    if (process.env.CI) test(engine.name, () => expect.fail(missing));
+    else test.skip(missing, () => {});
+    continue;
+  }
+  describe.concurrent(engine.name, () => {
+    let lane: Lane;
+    beforeAll(async () => {
+      const origin = await new Origin(await freePort(), await freePort()).open();
+      lane = new Lane(await engine.open(), origin, await new Proxy(() => origin.url).open());
+    });
+    afterAll(async () => {
+      await lane?.page.close();
+      lane?.proxy.close();
+      await lane?.origin.close();
+    });
+
+    test('faults', async () => {
+      const rows: string[][] = [];
+      for (const fault of faults) {
+        const came = await lane.live(fault);
+        rows.push([fault.name, came.EventSource, came.hook]);
+        console.log(`${engine.name}: ${fault.name}: EventSource ${came.EventSource} · hook ${came.hook}`);
+      }
+      for (const [name, plain, hook] of rows) {
+        const expected = table.get(name!)?.slice(2 * column, 2 * column + 2);
+        expect.soft([name, plain, hook], name).toEqual([name, ...(expected ?? [])]);
+      }
+    }, 600_000);
+
+    // Chromium keeps the connections of pages that it may go back to: over HTTP/1.1 it opens six.
+    test('the tenth page of an application loads', async () => {
+      const { page, proxy, origin } = lane;
+      proxy.mode = 'pass';
+      const id = await origin.insert();
+      for (let i = 0; i < 10; i++) {
+        await page.goto(`${proxy.url}/page/${i}`);
+        await page.run(`document.cookie = 'session=' + args[0] + '; path=/'`, token());
+        await eventually('the script', () => page.run<boolean>('return !!window.watchJob'));
+        await page.run(`window.job = watchJob(args[0])`, `/api/jobs/${id}/progress`);
+        await eventually('open', async () => (await page.run<string>('return job.getState().connectionState')) === 'open');
+      }
+      await eventually('one stream', async () => (await origin.metric('jobprogress_streams_open')) === 1);
+    }, 120_000);
+  });
+}
