@@ -23,7 +23,7 @@ function inBrowser(name: string, groupOrder: number, include: string[], alias: R
     cacheDir: `node_modules/.vite/${name}`,
     server: { proxy: { '/api': `http://127.0.0.1:${process.env.TEST_ORIGIN_PORT}` } },
     optimizeDeps: {
-      include: ['react', 'react-dom', 'react-dom/client', 'react-dom/server', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
+      include: ['react', 'react-dom', 'react-dom/client', 'react-dom/server', 'axe-core', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
     },
     test: {
       ...timeouts,
@@ -53,7 +53,7 @@ export default defineConfig({
       {
         test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/browser.test.ts', 'test/msw.test.ts'] },
       },
-      { test: { ...timeouts, name: 'engines', sequence: { groupOrder: 3 }, environment: 'node', include: ['test/engines.test.ts', 'test/proxies.test.ts'] } },
+      { test: { ...timeouts, name: 'engines', sequence: { groupOrder: 3 }, environment: 'node', include: ['test/engines.test.ts', 'test/proxies.test.ts', 'test/pages.test.ts'] } },
     ],
   },
 });

@@ -77,7 +77,7 @@ export class Proxy {
       answer.on('error', () => outgoing.destroy());
     });
     outgoing.on('close', () => passed.destroy());
-    passed.on('error', () => (outgoing.headersSent ? outgoing.destroy() : outgoing.writeHead(502).end()));
+    passed.on('error', () => outgoing.destroy());
     passed.end();
   }
 }
