@@ -345,7 +345,8 @@ comment on function jobprogress.snapshot(text[], text[], text[]) is
 
 -- Deletes what no viewer will see any more, of a hundred jobs after the one named, and returns how many rows that were and
 -- the last of these jobs, or null if it was the last of all. Kept are the newest row of an item in the job's present run,
--- the newest 256 items of a job, finished ones forgotten first, until an hour after its end.
+-- the newest 256 items of a job, finished ones forgotten first, until an hour after its end. Of rows whose run is unknown the
+-- newest is kept too: in the next run one that is older, and commits late, would take its place.
 create or replace function jobprogress.sweep(after text default '', out next text, out deleted bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -365,7 +366,7 @@ begin
       select
         latest.place,
         row_number() over (
-          partition by latest.job
+          partition by latest.job, latest.age = 1
           order by latest.status in ('succeeded', 'failed'), latest.seq desc
         ) as rank
       from (
@@ -375,6 +376,7 @@ begin
           log.status,
           log.seq,
           row_number() over (partition by log.job, log.item order by log.seq desc) as age,
+          log.run is null and row_number() over (partition by log.job, log.item, log.run is null order by log.seq desc) = 1 as newest_unknown,
           job.status in ('completed', 'failed')
             and coalesce(job.completed_at, max(log.at) over (partition by log.job)) < now() - interval '1 hour' as over
         from jobprogress.item_log as log
@@ -389,7 +391,7 @@ begin
         where log.job = any (jobs)
           and (log.run is null or log.run = job.run or log.run = '' and log.seq > coalesce(earlier.seq, 0))
       ) as latest
-      where latest.age = 1 and latest.over is not true
+      where (latest.age = 1 or latest.newest_unknown) and latest.over is not true
     ) as kept
     where kept.place = entry.ctid and kept.rank <= 256
   );

@@ -196,6 +196,28 @@ func TestSweepDeletesWhatNoViewerWillSee(t *testing.T) {
 	}
 }
 
+// Of an item whose run is unknown, an older status that commits late must not count in the next run.
+func TestSweepTakesNoItemBackInTheNextRun(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listen(t, url)
+	worker, late := session(t, url), session(t, url)
+	id := insert(t, worker)
+	exec(t, worker, `update job set status = 'running', started_at = now()`)
+	exec(t, late, `begin isolation level serializable`)
+	exec(t, late, say, id, "s1", "queued")
+	exec(t, worker, `begin isolation level serializable`)
+	exec(t, worker, say, id, "s1", "in_progress")
+	exec(t, worker, `commit`)
+	exec(t, worker, say, id, "s1", "succeeded")
+	exec(t, worker, `select jobprogress.sweep()`)
+	exec(t, late, `commit`)
+	exec(t, worker, `update job set started_at = now() + interval '1 second'`)
+	if got := ids(snapshot(t, url, id).Items); !slices.Equal(got, []string{"s1 in_progress"}) {
+		t.Errorf("in the next run: %v", got)
+	}
+}
+
 func TestWriterNeverBreaksBecauseOfALongLabel(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

@@ -429,6 +429,41 @@ test('credentials that ran out are renewed, and are no error of the job', async 
   await becomes(() => result.current, { connectionState: 'open', progress: { done: 5 }, error: null, connectionError: null });
 });
 
+// For ten minutes with tokens of 20 s: VITE_SOAK=600 npx vitest run --project browser -t 'lazily'.
+test('credentials that are renewed lazily, over and over', async () => {
+  const seconds = Number(import.meta.env.VITE_SOAK ?? 8);
+  const life = seconds < 60 ? 2 : 20;
+  const [id, other] = [await commands.insert(ada, 1000), await commands.insert(ben, 7)];
+  document.cookie = `session=${await commands.token(ada, life)}; path=/`;
+  const onComplete = vi.fn();
+  const seen = new Set<number | undefined>();
+  let renewals = 0;
+  const { result } = await watch(id, {
+    onComplete,
+    onUnauthorized: async () => {
+      renewals++;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      document.cookie = `session=${await commands.token(ada, life)}; path=/`;
+    },
+  });
+  await becomes(() => result.current, { connectionState: 'open' });
+  let done = 0;
+  for (const end = Date.now() + seconds * 1000; Date.now() < end; ) {
+    await commands.progress(other, ++done);
+    await commands.progress(id, done);
+    await becomes(() => result.current, { progress: { done } });
+    seen.add(result.current.progress?.total);
+    expect(result.current.connectionState).not.toBe('closed');
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  await commands.finish(id);
+  await becomes(() => result.current, { status: 'completed', connectionState: 'closed', error: null });
+  await eventually(() => expect(onComplete).toHaveBeenCalledTimes(1));
+  expect([...seen]).toEqual([1000]);
+  expect(renewals).toBeGreaterThanOrEqual(Math.floor(seconds / (life + 2)) - 1);
+  console.log(`${seconds} s with tokens of ${life} s: ${renewals} renewals, ${done} updates seen`);
+}, 900_000);
+
 test('without somebody to renew them it waits, and comes back when the user does', async () => {
   document.cookie = 'session=; path=/; max-age=0';
   const { result } = await watch(await commands.insert());
