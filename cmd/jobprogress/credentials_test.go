@@ -58,6 +58,14 @@ func TestSessionsOfTheApplication(t *testing.T) {
 			query:  `select account_id from session where token = $1::uuid -- of the application`,
 			revoke: `truncate session`,
 		},
+		"tokens that must be converted": { // 22023, and 22P05 or 22021: any data exception is a token that is none
+			schema: `create table session (token bytea primary key, account_id uuid);
+				insert into session values ('\x00ff10', '` + ada + `')`,
+			cookie: "session",
+			value:  "AP8Q",
+			query:  `select account_id from session where token = decode($1, 'base64')`,
+			revoke: `truncate session`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -57,7 +57,7 @@ func newReplica(name int, binary, databaseURL string, backstop time.Duration) (*
 	r.args = []string{"serve",
 		"--database-url", r.toDatabase.Through(databaseURL), "--addr", addr, "--admin-addr", "127.0.0.1:0",
 		"--jwt-secret", secret, "--max-streams-per-account", "100000",
-		"--ping-interval", "500ms", "--write-timeout", "2s", "--drain-timeout", "3s", "--backstop-interval", backstop.String(),
+		"--ping-interval", "500ms", "--write-timeout", "2s", "--lame-duck", "500ms", "--drain-timeout", "3s", "--backstop-interval", backstop.String(),
 	}
 	return r, nil
 }

@@ -1,7 +1,10 @@
 // What becomes of a page when something goes wrong between it and the server: in three engines, with a plain EventSource and
 // with the hook's watch. The table in the hook's README is what is expected here.
 
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { engines, type Page } from './engines.js';
 import { ada, eventually, freePort, Origin, token } from './origin.js';
@@ -171,6 +174,40 @@ for (const [column, engine] of engines.entries()) {
     }
   }, 600_000);
 }
+
+// Plain EventSources of WebKit go on for more than 20 s, as if nothing had happened.
+const webkit = engines.find(({ name }) => name === 'WebKit')!;
+test.skipIf(webkit.missing() !== null)('WebKit over HTTP/2: the hook sees that the server was killed', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'jobprogress-tls-'));
+  const goroot = execFileSync('go', ['env', 'GOROOT'], { encoding: 'utf8' }).trim();
+  execFileSync('go', ['run', join(goroot, 'src/crypto/tls/generate_cert.go'), '--host', '127.0.0.1'], { cwd: dir, stdio: 'ignore' });
+  const origin = await new Origin(await freePort(), await freePort(), ['--tls-cert', join(dir, 'cert.pem'), '--tls-key', join(dir, 'key.pem')]).open();
+  const page = await webkit.open();
+  try {
+    const id = await origin.insert();
+    await page.goto(`https://127.0.0.1:${origin.port}/healthz`);
+    const script = (name: string) => readFileSync(`hook/dist/${name}.js`, 'utf8');
+    await page.run(
+      `document.cookie = 'session=' + args[0] + '; path=/';
+       const address = (text) => URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
+       const protocol = address(args[1]);
+       const { watchJob } = await import(address(args[2].replace('./protocol.js', protocol)));
+       window.job = watchJob(new URL('/api/jobs/' + args[3] + '/progress', location.href).href);`,
+      token(), script('protocol'), script('watch'), id,
+    );
+    const state = () => page.run<{ connectionState: string; progress: { done: number } | null }>('return job.getState()');
+    await eventually('open', async () => (await state()).connectionState === 'open');
+    await origin.stop();
+    await eventually('reconnecting', async () => (await state()).connectionState === 'reconnecting');
+    await origin.progress(id, 4);
+    await origin.start();
+    await eventually('right', async () => (await state()).progress?.done === 4);
+  } finally {
+    await page.close();
+    await origin.close();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}, 120_000);
 
 /** Chromium keeps the connections of pages that it may go back to: over HTTP/1.1 it opens six. */
 async function manyPages({ page, proxy, origin }: Lane): Promise<void> {

@@ -93,6 +93,7 @@ async function openWebKit(): Promise<Page> {
   const { sessionId } = (await command('POST', '/session', {
     capabilities: {
       alwaysMatch: {
+        acceptInsecureCerts: true,
         timeouts: { pageLoad: 20_000, script: 20_000 },
         'webkitgtk:browserOptions': { binary: miniBrowser, args: ['--automation'] },
       },
