@@ -493,7 +493,7 @@ begin
         job.updated_at::timestamptz,
         coalesce(extract(epoch from job.started_at)::text, '')
       from %1$s as job
-      where job.id = any (job_ids::uuid[])
+      where job.id = any ($1::uuid[])
       offset 0 -- so that each expression is evaluated once
     $published$
   $create$, full_name);
@@ -507,7 +507,7 @@ begin
       run text;
     begin
       -- into costs half of what return of a query does
-      select coalesce(extract(epoch from job.started_at)::text, '') into run from %1$s as job where job.id = job_id::uuid;
+      select coalesce(extract(epoch from job.started_at)::text, '') into run from %1$s as job where job.id = $1::uuid;
       return run;
     end $run_of$
   $create$, full_name);

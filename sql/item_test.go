@@ -196,6 +196,24 @@ func TestSweepDeletesWhatNoViewerWillSee(t *testing.T) {
 	}
 }
 
+// The table's columns may have the names of our parameters.
+func TestColumnsOfTheNamesOfParameters(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	listen(t, url)
+	worker := session(t, url)
+	exec(t, worker, `alter table job add job_id uuid, add job_ids uuid[], add run text, add status_of text`)
+	id := insert(t, worker)
+	exec(t, worker, `update job set status = 'running', started_at = now()`)
+	exec(t, worker, say, id, "s1", "queued")
+	if run := query[string](t, worker, `select coalesce(run, 'unknown') from jobprogress.item_log`); run == "unknown" {
+		t.Error("the run of the item is unknown")
+	}
+	if got := ids(snapshot(t, url, id).Items); !slices.Equal(got, []string{"s1 queued"}) {
+		t.Errorf("items %v", got)
+	}
+}
+
 // Of an item whose run is unknown, an older status that commits late must not count in the next run.
 func TestSweepTakesNoItemBackInTheNextRun(t *testing.T) {
 	t.Parallel()

@@ -96,7 +96,7 @@ func child(ctx context.Context, environment []string, log io.Writer, program str
 	c := exec.CommandContext(ctx, program, args...)
 	c.Env = environment
 	c.Stderr = log
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for us, who end things in order
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}               // an interrupt from the terminal is for us, who end things in order
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) } // after SIGTERM, a server would wait for a load balancer
 	c.WaitDelay = stopTimeout
 	err := c.Run()

@@ -148,6 +148,17 @@ func TestJobThatIsNotThereIsWaitedFor(t *testing.T) {
 	}
 }
 
+// However short the write timeout is: over HTTP/2, a deadline that passes resets the stream.
+func TestGraceIsLongerThanTheWriteTimeout(t *testing.T) {
+	t.Parallel()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	s := serveForTestWith(t, pgtest.New(t), &http.Client{Transport: &http.Transport{Protocols: protocols}}, "--write-timeout", "500ms")
+	if response, _ := s.get(streamOf(uuid.NewString())); response.StatusCode != http.StatusNotFound {
+		t.Errorf("answer %s", response.Status)
+	}
+}
+
 func TestCredentialsInCookieAndOwnOrigin(t *testing.T) {
 	t.Parallel()
 	s := serveForTest(t, pgtest.New(t), "--cookie", "sid", "--jwt-issuer", "app")

@@ -111,6 +111,17 @@ func TestAnswersOfTheApplication(t *testing.T) {
 			t.Errorf("%s: %s %s, want %d", name, response.Status, body, tt.want)
 		}
 	}
+	// Who signs in may have the same cookie as before.
+	app.answers(401, "")
+	if response, _ := s.get("/api/jobs/"+id, "Cookie: sid=anonymous"); response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("before the sign-in: %s", response.Status)
+	}
+	app.answers(200, `{"account":"`+ada+`"}`)
+	time.Sleep(time.Second)
+	if response, _ := s.get("/api/jobs/"+id, "Cookie: sid=anonymous"); response.StatusCode != http.StatusOK {
+		t.Errorf("a second after the sign-in: %s", response.Status)
+	}
+
 	app.answers(500, "")
 	response, body := s.get(streamOf(id), "Cookie: sid=new", "Accept: text/event-stream")
 	if response.StatusCode != http.StatusOK || !strings.Contains(body, ": auth_unavailable\n") {

@@ -39,10 +39,13 @@ type answer struct {
 }
 
 const (
-	// answerLife is how long an answer counts.
-	answerLife = 10 * time.Second
+	// answerLife is how long an answer counts, and refusalLife a refusal: whoever signs in may have the same cookie as before.
+	answerLife  = 10 * time.Second
+	refusalLife = time.Second
 	// askTimeout bounds a question.
 	askTimeout = 5 * time.Second
+	// maxConns is how many questions the application gets at a time.
+	maxConns = 64
 	// maxAnswer bounds what is read of an answer, in bytes.
 	maxAnswer = 64 << 10
 )
@@ -52,10 +55,13 @@ var asked = []string{"Authorization", "Cookie", "Origin"}
 
 // NewApplication asks at the URL.
 func NewApplication(url string) *Application {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	// All streams are asked about again and again, and all at once after a restart.
+	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = maxConns, maxConns
 	return &Application{
 		url: url,
 		client: &http.Client{
-			Transport: http.DefaultTransport.(*http.Transport).Clone(),
+			Transport: transport,
 			Timeout:   askTimeout,
 			// Where a redirect leads to, to a login for example, nobody says who it is.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -111,6 +117,9 @@ func (a *Application) known(q question) (answer, bool) {
 func (a *Application) remember(q question, viewer Viewer, err error) {
 	now := time.Now()
 	until := now.Add(answerLife)
+	if err != nil {
+		until = now.Add(refusalLife)
+	}
 	if !viewer.Expires.IsZero() && viewer.Expires.Before(until) {
 		until = viewer.Expires
 	}

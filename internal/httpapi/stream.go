@@ -34,6 +34,10 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer release()
 
+	control := http.NewResponseController(w)
+	if err := control.SetWriteDeadline(time.Time{}); err != nil { // it may be longer until there is something to write
+		return err
+	}
 	subscriber, err := a.subscribe(r.Context(), id, viewer)
 	if err != nil {
 		return err
@@ -51,6 +55,7 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if subscriber.Seen(lastEventID) {
+		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
 		w.Header().Set("Cache-Control", "no-store") // the job may be started again
 		w.WriteHeader(http.StatusNoContent)
 		return nil
@@ -62,7 +67,7 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Accel-Buffering", "no")
 	s := &stream{
 		api:        a,
-		writer:     writer{w: w, rc: http.NewResponseController(w), timeout: a.WriteTimeout, metrics: a.metrics},
+		writer:     writer{w: w, rc: control, timeout: a.WriteTimeout, metrics: a.metrics},
 		subscriber: subscriber,
 		viewer:     viewer,
 		request:    r,

@@ -10,6 +10,10 @@ test('Mock Service Worker answers for a scripted job', async () => {
   try {
     expect(await (await fetch('http://app.example/api/jobs/x')).json()).toMatchObject({ id: 'x', status: 'running', progress: { done: 1 } });
     expect((await fetch('http://app.example/api/jobs/y')).status).toBe(404);
+    job.disconnect();
+    await expect(fetch('http://app.example/api/jobs/x')).rejects.toThrow();
+    await expect(fetch('http://app.example/api/jobs/x/progress')).rejects.toThrow();
+    job.connect();
     const stream = await fetch('http://app.example/api/jobs/x/progress');
     expect(stream.headers.get('Content-Type')).toBe('text/event-stream');
     job.progress({ done: 2 });

@@ -53,9 +53,6 @@ export const nothing: JobView = { progress: null, status: null, items: new Map()
 /** Tells whether a job of this status has ended. */
 export const isTerminal = (status: JobStatus | null | undefined): boolean => status === 'completed' || status === 'failed';
 
-/** Tells whether what is shown is a job that goes on. */
-export const runs = ({ status }: JobView): boolean => status !== null && !isTerminal(status);
-
 /** What the server says of a row that was deleted. */
 const deleted = 'job no longer exists';
 
@@ -80,45 +77,32 @@ export function fromJob(view: JobView, { progress, status, error }: Job): JobVie
   return { ...withStatus(view, status), progress: progress.total > 0 || view.progress ? progress : null, error };
 }
 
-/**
- * What is shown after the data of some events. What is of no known type, or not as it should be, changes nothing. `ended`
- * is called when the job has ended, no more is to follow then, and told whether it was seen to run before.
- */
-export function next(view: JobView, events: readonly string[], ended: (seen: boolean) => void): JobView {
-  for (const data of events) {
-    let event: unknown;
-    try {
-      event = JSON.parse(data);
-    } catch {
-      continue;
-    }
-    if (!isObject(event)) continue;
-    switch (event.type) {
-      case 'progress':
-        view = { ...view, progress: toProgress(event) };
-        break;
-      case 'status':
-        if (!isText(event.status)) break;
-        if (isTerminal(event.status)) {
-          ended(runs(view));
-          return withStatus(view, event.status);
-        }
-        view = withStatus(view, event.status);
-        break;
-      case 'error':
-        view = { ...view, error: isText(event.message) ? event.message : null };
-        if (event.message === deleted) view = { ...view, status: null, currentItem: null };
-        break;
-      case 'item': {
-        const { type: _, ...item } = event as unknown as Item & { type: string };
-        if (!isText(item.itemId) || !isText(item.itemKind) || !isText(item.status)) break;
-        const items = new Map(view.items);
-        items.delete(item.itemId); // in the order in which they were told
-        items.set(item.itemId, item);
-        const all = [...items.values()];
-        if (all.length > mostItems) items.delete((all.find(({ status }) => status === 'succeeded' || status === 'failed') ?? all[0]!).itemId);
-        view = { ...view, items, currentItem: all.filter(({ status }) => status === 'in_progress').at(-1) ?? null };
-      }
+/** What is shown after an event, as the server sends it. What is of no known type, or not as it should be, changes nothing. */
+export function next(view: JobView, data: string): JobView {
+  let event: unknown;
+  try {
+    event = JSON.parse(data);
+  } catch {
+    return view;
+  }
+  if (!isObject(event)) return view;
+  switch (event.type) {
+    case 'progress':
+      return { ...view, progress: toProgress(event) };
+    case 'status':
+      return isText(event.status) ? withStatus(view, event.status) : view;
+    case 'error':
+      view = { ...view, error: isText(event.message) ? event.message : null };
+      return view.error === deleted ? { ...view, status: null, currentItem: null } : view;
+    case 'item': {
+      const { type: _, ...item } = event as unknown as Item & { type: string };
+      if (!isText(item.itemId) || !isText(item.itemKind) || !isText(item.status)) return view;
+      const items = new Map(view.items);
+      items.delete(item.itemId); // in the order in which they were told
+      items.set(item.itemId, item);
+      const all = [...items.values()];
+      if (all.length > mostItems) items.delete((all.find(({ status }) => status === 'succeeded' || status === 'failed') ?? all[0]!).itemId);
+      return { ...view, items, currentItem: all.filter(({ status }) => status === 'in_progress').at(-1) ?? null };
     }
   }
   return view;

@@ -78,6 +78,7 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
   let version = 0; // of what the stream said
   let asked = 0; // the version when the application's request was sent
   let writing = false;
+  let doubted = false; // the application's answer, which the stream is asked about
   let filling = false;
   const life = new AbortController();
 
@@ -94,6 +95,7 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
   /** All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. */
   const put = (query: Query, data: object, change?: Partial<QueryState>) => {
     writing = true;
+    doubted = false;
     query.setState({ ...query.state, ...change, data: { ...data, ...(progress && { progress }), ...(status && { status }) } });
     writing = false;
   };
@@ -111,10 +113,10 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
 
   const listen = () => {
     const state = store.getState();
-    if (state.progress === progress && state.status === status) return;
+    const news = state.progress !== progress || state.status !== status;
     ({ progress, status } = state);
-    version++;
-    write();
+    if (news) version++;
+    if (news || (doubted && ['open', 'closed'].includes(state.connectionState))) write();
   };
   const stopListening = store.subscribe(listen);
   listen();
@@ -128,6 +130,7 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
     const { data } = event.query.state;
     const answer = isObject(data) && (data.status as JobStatus);
     if (type === 'success' && status && answer && asked === version && isTerminal(answer) !== isTerminal(status)) {
+      doubted = true;
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
     } else if (connectionState === 'open' || asked !== version || type === 'setState') {
       write(); // it is older than what the stream has said since, or from a copy that lags behind

@@ -20,8 +20,8 @@ export interface ScriptedJob {
   connect(): void;
   /** Does each step after its milliseconds, counted from the step before. */
   play(...steps: [milliseconds: number, step: (job: ScriptedJob) => void][]): void;
-  /** The stream as the server sends it, for handlers that answer requests. */
-  respond(): Response;
+  /** Answers as the server does, for handlers of requests: with the stream, or the JSON state. */
+  respond(what: 'stream' | 'state'): Response;
 }
 
 const retry = 1000; // milliseconds until an EventSource comes back
@@ -144,7 +144,9 @@ export function scriptedJob(id: string, initial: Partial<Omit<Job, 'id'>> = {}):
         job.play(...rest);
       }, first[0]);
     },
-    respond() {
+    respond(what) {
+      if (!connected) return Response.error();
+      if (what === 'state') return Response.json(state);
       const encoder = new TextEncoder();
       let viewer: { hear(event: object): void; end(): void };
       const body = new ReadableStream<Uint8Array>({
@@ -179,10 +181,7 @@ export function jobHandlers<Handler>(http: Http<Handler>, ...jobs: ScriptedJob[]
   const missing = () => Response.json({ code: 'job_not_found', status: 404, detail: 'There is no such job, or it is not yours.' }, { status: 404 });
   const find = (params: Record<string, unknown>) => jobs.find((job) => job.state.id === params.id);
   return [
-    http.get('*/api/jobs/:id/progress', ({ params }) => find(params)?.respond() ?? missing()),
-    http.get('*/api/jobs/:id', ({ params }) => {
-      const job = find(params);
-      return job ? Response.json(job.state) : missing();
-    }),
+    http.get('*/api/jobs/:id/progress', ({ params }) => find(params)?.respond('stream') ?? missing()),
+    http.get('*/api/jobs/:id', ({ params }) => find(params)?.respond('state') ?? missing()),
   ];
 }

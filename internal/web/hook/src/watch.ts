@@ -1,6 +1,6 @@
 // One job's stream as a store: no React, no other dependency.
 
-import { fromJob, isTerminal, next, nothing, runs, toJob, type Job, type JobView } from './protocol.js';
+import { fromJob, isTerminal, next, nothing, toJob, type Job, type JobView } from './protocol.js';
 
 /**
  * `idle` nothing to watch · `connecting` the first time · `open` · `reconnecting` the stream is away, what is shown may
@@ -112,10 +112,11 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
 
   let source: EventSourceLike | null = null;
   let lastEventId = '';
-  let events: string[] = []; // that are not shown yet
+  const events: string[] = []; // that are not shown yet
   let heard = 0; // events altogether
   let lastSign = Date.now(); // of life
   let proven = false; // the stream speaks
+  let degraded = false; // and says that the server has lost its database
   let tries = 0; // in a row
   let missingSince = 0;
   let renewing = false; // onUnauthorized is at work
@@ -156,8 +157,9 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   };
   const put = (change: Partial<JobState>) => {
     const connectionState = change.connectionState ?? state.connectionState;
+    const ran = state.endSeen || (state.status !== null && !isTerminal(state.status));
     state = { ...state, ...change, isConnected: connectionState === 'open' || connectionState === 'degraded' };
-    state.endSeen &&= isTerminal(state.status);
+    state.endSeen = ran && isTerminal(state.status);
   };
   const set = (change: Partial<JobState>) => {
     put(change);
@@ -166,12 +168,10 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
 
   /** Takes in what the stream has said. */
   const show = () => {
-    if (events.length === 0) return;
-    const said = events;
-    events = [];
-    let over: boolean | undefined;
-    put(next(state, said, (seen) => (over = seen)));
-    if (over !== undefined) end({ endSeen: over });
+    for (const data of events.splice(0)) {
+      put(next(state, data));
+      if (isTerminal(state.status) && data.startsWith('{"type":"status"')) return end();
+    }
   };
 
   /** Gives the stream back. */
@@ -191,7 +191,8 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   };
 
   /** Something came out of the stream. */
-  const hear = (connectionState: ConnectionState = state.connectionState === 'degraded' ? 'degraded' : 'open') => {
+  const hear = () => {
+    const connectionState = degraded ? 'degraded' : 'open';
     lastSign = Date.now();
     heard++;
     tries = missingSince = 0;
@@ -199,7 +200,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     clear('say', 'poll', 'wake');
     after('stream', 2 * interval, connect); // two without a sign
     if (connectionState === state.connectionState && !state.connectionError) return;
-    set({ connectionState, connectionError: null, staleSince: connectionState === 'open' ? null : (state.staleSince ?? lastSign) });
+    set({ connectionState, connectionError: null, staleSince: degraded ? (state.staleSince ?? lastSign) : null });
   };
 
   const lose = (change?: Partial<JobState>) =>
@@ -207,7 +208,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
 
   /** The stream says nothing: soon that is said, and the JSON state asked for. */
   const doubt = () => {
-    proven = false;
+    proven = degraded = false; // the next server says it again
     if (!timers.say && ['open', 'degraded'].includes(state.connectionState)) {
       after('say', hiccup, lose);
     }
@@ -217,7 +218,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const Source = () => latest().EventSource ?? globalThis.EventSource;
 
   const connect = () => {
-    if (signal.aborted || asleep) return;
+    if (asleep || state.connectionState === 'closed') return;
     source?.close();
     source = null;
     clear('wake');
@@ -240,7 +241,10 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
       interval = Number(/\d{3,8}/.exec(data)) || interval; // in {"interval":30000}
       hear();
     }));
-    opened.addEventListener('bus', ours(({ data }) => hear(data.includes('degraded') ? 'degraded' : 'open')));
+    opened.addEventListener('bus', ours(({ data }) => {
+      degraded = data.includes('degraded');
+      hear();
+    }));
     opened.onerror = ours(() => {
       show();
       if (opened !== source) return; // the job has ended
@@ -291,31 +295,32 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
       if (!same(view, state)) connect(); // what is shown is older than the row
       return;
     }
-    if (isTerminal(job.status)) return end({ ...view, endSeen: runs(state) });
+    if (isTerminal(job.status)) return end(view);
     set({ ...view, connectionState: 'polling', connectionError: null, staleSince: Date.now() });
   };
 
   const refused = async (error: ConnectionError) => {
     const { status, code } = error;
-    const deleted = state.status === null && state.error !== null; // the stream has said so
-    if (status === 404 && !deleted) {
+    if (code !== 'unexpected_answer' && [400, 403, 404].includes(status!)) {
+      const deleted = state.status === null && state.error !== null; // the stream has said so
       missingSince ||= Date.now();
-      if (Date.now() - missingSince < missingFor) return; // it may be about to be inserted
+      // A job that is not there may be about to be inserted.
+      if (status === 404 && !deleted && Date.now() - missingSince < missingFor) return;
+      return end({ connectionError: error });
     }
-    if (status === 404 || ((status === 400 || status === 403) && code !== 'unexpected_answer')) return end({ connectionError: error });
     clear('say');
+    const first = state.connectionError?.status !== 401;
     lose({ connectionError: error });
     const { onUnauthorized } = latest();
-    if (status === 401 && onUnauthorized && !renewing) {
-      renewing = true;
-      try {
-        await onUnauthorized();
-        if (tries === 0) connect();
-      } catch (cause) {
-        report(cause);
-      }
-      renewing = false;
+    if (status !== 401 || !onUnauthorized || renewing) return;
+    renewing = true;
+    try {
+      await onUnauthorized();
+      if (first && !source) connect();
+    } catch (cause) {
+      report(cause);
     }
+    renewing = false;
   };
 
   // A link that died while the page slept looks open. Timers sleep, too.
@@ -331,16 +336,16 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     void poll();
   };
   const sleep = () => {
+    show();
     if (state.connectionState === 'closed') return;
     asleep = true;
     stop();
     lose();
   };
-  const online = () => state.connectionState !== 'closed' && connect();
-  const focus = () => state.connectionError && !source && online(); // the user may have signed in elsewhere
+  const focus = () => state.connectionError && !source && connect(); // the user may have signed in elsewhere
   const { addEventListener, document: page } = globalThis;
   // A page that may come back must not keep its connection: Chromium would count it.
-  for (const [type, listener] of Object.entries({ online, focus, pagehide: sleep, pageshow: () => asleep && wake() })) {
+  for (const [type, listener] of Object.entries({ online: connect, focus, pagehide: sleep, pageshow: () => asleep && wake() })) {
     addEventListener?.(type, listener, { signal });
   }
   for (const type of ['visibilitychange', 'resume']) page?.addEventListener(type, wake, { signal });
@@ -370,8 +375,8 @@ export async function askState(
   signal: AbortSignal,
 ): Promise<{ job: Job } | { error: ConnectionError }> {
   const job = url.replace(/\/progress(?=\?|$)/, '');
-  const id = decodeURIComponent(/[^/?]*(?=\?|$)/.exec(job)![0]);
   try {
+    const id = stateUrl ? undefined : decodeURIComponent(/[^/?]*(?=\?|$)/.exec(job)![0]);
     const response = await fetch(stateUrl ?? job, {
       credentials: withCredentials ? 'include' : 'same-origin',
       headers: { Accept: 'application/json' },
@@ -382,9 +387,9 @@ export async function askState(
     const body = (await response.json().catch(() => null)) as { code?: string; detail?: string } | null;
     const answer = ok && toJob(body, id);
     if (answer) return { job: answer };
-    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `not the server's answer (${status})`, status } };
+    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `somebody else answers: ${status}`, status } };
   } catch (cause) {
-    return { error: { code: 'unreachable', message: `no answer: ${cause}` } };
+    return { error: { code: 'unreachable', message: String(cause) } };
   }
 }
 

@@ -388,6 +388,22 @@ test('a job that is started again is watched again when the application hears of
   await eventually(() => expect(onComplete).toHaveBeenCalledTimes(2));
 });
 
+test('a job without a total that has ended is not taken back by an answer that lags behind', async () => {
+  const id = await commands.insert(ada, 0);
+  let answer = { title: 'x', status: 'running' };
+  const { result } = await renderHook(
+    () => ({ query: useQuery({ queryKey: jobKey(id), queryFn: async () => answer, staleTime: Infinity }), job: useJobProgress(id, { EventSource: Counted }) }),
+    { wrapper },
+  );
+  await becomes(() => result.current.job, { status: 'running', progress: null });
+  await commands.finish(id);
+  await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed', endSeen: true });
+  answer = { title: 'y', status: 'running' };
+  await client.refetchQueries({ queryKey: jobKey(id) });
+  await eventually(() => expect(result.current.query.data).toEqual({ title: 'y', status: 'completed' }));
+  await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed', endSeen: true });
+});
+
 test("another's job ends with an error, not with a loop", async () => {
   const id = await commands.insert(ben);
   const onSettled = vi.fn();
@@ -563,9 +579,10 @@ test.for([
   ['a page', () => new Response('<!doctype html>', { headers: { 'Content-Type': 'text/html' } })],
   ["the application's own job", () => Response.json({ id: 'x', status: 7, state: 'done' })],
   ['another job', () => Response.json({ id: 'y', status: 'completed', progress: {}, error: null })],
+  ["a router's 404", () => new Response('404 page not found', { status: 404 })],
 ] as const)('an answer that is not ours (%s) is not believed, and said', async ([, answer]) => {
   const watched = watchJob('/api/jobs/x/progress', { EventSource: GivesUp, fetch: async () => answer() });
-  await becomes(watched.getState, { connectionState: 'reconnecting', status: null, connectionError: { code: 'unexpected_answer', status: 200 } });
+  await becomes(watched.getState, { connectionState: 'reconnecting', status: null, connectionError: { code: 'unexpected_answer', status: answer().status } });
   watched.close();
 });
 
@@ -725,6 +742,39 @@ test('a database out of reach is degraded, not disconnected', async () => {
   await becomes(() => result.current, { connectionState: 'degraded', isConnected: true });
   await commands.sql(`update pg_database set datallowconn = true where datname = $1`, [name]);
   await becomes(() => result.current, { connectionState: 'open' });
+});
+
+test('a server that has lost its database says nothing of the next one', async () => {
+  const sources: { hear(type: string, data: string): void; cut(): void }[] = [];
+  class Told {
+    readyState = 1;
+    onmessage = null;
+    onerror: ((event: Event) => unknown) | null = null;
+    listeners = new Map<string, (event: MessageEvent) => unknown>();
+    constructor() {
+      sources.push(this);
+    }
+    addEventListener(type: string, listener: (event: MessageEvent) => unknown) {
+      this.listeners.set(type, listener);
+    }
+    hear(type: string, data: string) {
+      this.listeners.get(type)!(new MessageEvent(type, { data }));
+    }
+    cut() {
+      this.readyState = 0;
+      this.onerror!(new Event('error'));
+    }
+    close() {}
+  }
+  const watched = watchJob('/api/jobs/x/progress', { EventSource: Told, fetch: () => new Promise(() => {}) });
+  sources[0]!.hear('heartbeat', '{"interval":30000}');
+  sources[0]!.hear('bus', '{"state":"degraded"}');
+  sources[0]!.hear('heartbeat', '{"interval":30000}');
+  await becomes(watched.getState, { connectionState: 'degraded', isConnected: true, staleSince: expect.any(Number) });
+  sources[0]!.cut(); // and it comes back elsewhere by itself, at once
+  sources[0]!.hear('heartbeat', '{"interval":30000}');
+  await becomes(watched.getState, { connectionState: 'open', staleSince: null });
+  watched.close();
 });
 
 test('what is not as it should be changes nothing', async () => {
