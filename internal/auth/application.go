@@ -39,7 +39,8 @@ type answer struct {
 }
 
 const (
-	// answerLife is how long an answer counts, and refusalLife a refusal: whoever signs in may have the same cookie as before.
+	// answerLife is how long an answer counts, and refusalLife a refusal: a
+	// visitor who signs in may have the same cookie as before.
 	answerLife  = 10 * time.Second
 	refusalLife = time.Second
 	// askTimeout bounds a question.

@@ -89,8 +89,8 @@ const grace = 3 * time.Second
 
 // subscribe subscribes to the viewer's job, and waits for it. A job of somebody else's looks like none, in time too.
 func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hub.Subscriber, error) {
-	patience := time.NewTimer(grace)
-	defer patience.Stop()
+	deadline := time.NewTimer(grace)
+	defer deadline.Stop()
 	for last := false; ; {
 		subscriber, err := a.open(ctx, id)
 		if err != nil {
@@ -109,7 +109,7 @@ func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hu
 		if err == nil {
 			select {
 			case <-news:
-			case <-patience.C:
+			case <-deadline.C:
 				last = true
 			case <-a.draining:
 				err = errDraining

@@ -60,14 +60,14 @@ export function useJobProgress(jobId: string | null | undefined, options: UseJob
     if (mirrored) return mirror(client, queryKey, store, () => latest.current);
   }, [client, mirrored, key, store]);
 
-  const told = useRef(new Map<string, boolean>()); // whether its end was, by the store of a job that was seen
+  const settled = useRef(new Map<string, boolean>()); // whether its end was, by the store of a job that was seen
   useEffect(() => {
     const { status, endSeen } = state;
-    const before = told.current.get(store.key);
+    const before = settled.current.get(store.key);
     if (!isTerminal(status)) {
-      if (status || !before) told.current.set(store.key, false);
+      if (status || !before) settled.current.set(store.key, false);
     } else if (!before) {
-      told.current.set(store.key, true);
+      settled.current.set(store.key, true);
       const { onComplete, onFailed, onSettled } = latest.current;
       if (before === false && endSeen) attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
       attempt(() => onSettled?.(state));

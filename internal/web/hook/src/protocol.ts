@@ -50,7 +50,7 @@ export interface JobView {
 
 export const nothing: JobView = { progress: null, status: null, items: new Map(), currentItem: null, error: null };
 
-/** Tells whether a job of this status has ended. */
+/** Reports whether a job of this status has ended. */
 export const isTerminal = (status: JobStatus | null | undefined): boolean => status === 'completed' || status === 'failed';
 
 /** What the server says of a row that was deleted. */

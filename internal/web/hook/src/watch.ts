@@ -77,10 +77,10 @@ export const connecting: JobState = { ...idle, connectionState: 'connecting' };
 
 const CLOSED = 2; // EventSource.CLOSED
 // In milliseconds:
-const breath = 50; // between notifications
-const hiccup = 1_000; // what ends sooner is not worth a word
-const patience = 2_000; // with a stream that says nothing
-const missingFor = 10_000; // a job that is not there may be about to be inserted
+const notifyInterval = 50; // between notifications
+const reconnectingDelay = 1_000; // what ends sooner is not worth a word
+const firstEventTimeout = 2_000; // until a stream that says nothing is not waited for alone
+const notFoundTimeout = 10_000; // a job that is not there may be about to be inserted
 const answerTimeout = 10_000;
 const shortestPoll = 2_000;
 const longestPoll = 15_000;
@@ -113,21 +113,21 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   let source: EventSourceLike | null = null;
   let lastEventId = '';
   const events: string[] = []; // that are not shown yet
-  let heard = 0; // events altogether
+  let eventCount = 0; // since the watch began
   let lastSign = Date.now(); // of life
   let proven = false; // the stream speaks
   let degraded = false; // and says that the server has lost its database
-  let tries = 0; // in a row
-  let missingSince = 0;
+  let attempts = 0; // in a row
+  let notFoundSince = 0;
   let renewing = false; // onUnauthorized is at work
-  let asleep = false; // the page is hidden or left, and the stream given back
+  let paused = false; // the page is hidden or left, and the stream given back
   let asking: AbortController | null = null;
   let lastNotified = 0;
   const life = new AbortController(); // until close is called
   const { signal } = life;
 
   // A timer of each kind, at most.
-  const timers: Partial<Record<'notify' | 'stream' | 'say' | 'poll' | 'wake', ReturnType<typeof setTimeout>>> = {};
+  const timers: Partial<Record<'notify' | 'stream' | 'say' | 'poll' | 'proof', ReturnType<typeof setTimeout>>> = {};
   const clear = (...kinds: (keyof typeof timers)[]) => {
     for (const kind of kinds) {
       clearTimeout(timers[kind]);
@@ -146,12 +146,12 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const notify = () => {
     clear('notify');
     lastNotified = Date.now();
-    show();
+    applyEvents();
     for (const listener of [...listeners]) attempt(listener);
   };
   const notifySoon = () => {
     if (timers.notify) return;
-    const rest = Math.min(lastNotified + breath - Date.now(), breath);
+    const rest = Math.min(lastNotified + notifyInterval - Date.now(), notifyInterval);
     if (rest <= 0) notify();
     else after('notify', rest, notify);
   };
@@ -167,7 +167,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   };
 
   /** Takes in what the stream has said. */
-  const show = () => {
+  const applyEvents = () => {
     for (const data of events.splice(0)) {
       put(next(state, data));
       if (isTerminal(state.status) && data.startsWith('{"type":"status"')) return end();
@@ -176,8 +176,8 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
 
   /** Gives the stream back. */
   const stop = () => {
-    show();
-    clear('stream', 'say', 'poll', 'wake');
+    applyEvents();
+    clear('stream', 'say', 'poll', 'proof');
     asking?.abort();
     asking = null;
     source?.close();
@@ -191,64 +191,65 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   };
 
   /** Something came out of the stream. */
-  const hear = () => {
+  const received = () => {
     const connectionState = degraded ? 'degraded' : 'open';
     lastSign = Date.now();
-    heard++;
-    tries = missingSince = 0;
+    eventCount++;
+    attempts = notFoundSince = 0;
     proven = true;
-    clear('say', 'poll', 'wake');
+    clear('say', 'poll', 'proof');
     after('stream', 2 * interval, connect); // two without a sign
     if (connectionState === state.connectionState && !state.connectionError) return;
     set({ connectionState, connectionError: null, staleSince: degraded ? (state.staleSince ?? lastSign) : null });
   };
 
-  const lose = (change?: Partial<JobState>) =>
+  /** What is shown may be old from now on. */
+  const setReconnecting = (change?: Partial<JobState>) =>
     set({ ...change, connectionState: 'reconnecting', staleSince: state.staleSince ?? lastSign });
 
-  /** The stream says nothing: soon that is said, and the JSON state asked for. */
-  const doubt = () => {
+  /** The stream says nothing: soon the state says so, and the JSON state is asked for. */
+  const markUnproven = () => {
     proven = degraded = false; // the next server says it again
     if (!timers.say && ['open', 'degraded'].includes(state.connectionState)) {
-      after('say', hiccup, lose);
+      after('say', reconnectingDelay, setReconnecting);
     }
-    if (!timers.poll && !asking) after('poll', jitter(patience), poll);
+    if (!timers.poll && !asking) after('poll', jitter(firstEventTimeout), poll);
   };
 
   const Source = () => latest().EventSource ?? globalThis.EventSource;
 
   const connect = () => {
-    if (asleep || state.connectionState === 'closed') return;
+    if (paused || state.connectionState === 'closed') return;
     source?.close();
     source = null;
-    clear('wake');
-    doubt();
+    clear('proof');
+    markUnproven();
     const EventSource = Source();
     if (!EventSource) return void poll(); // there is no other way
     const opened: EventSourceLike = new EventSource(address(url, lastEventId), { withCredentials: latest().withCredentials ?? false });
     source = opened;
     // An EventSource that was given up may still have something to say.
-    const ours = (listener: (event: MessageEvent) => void) => (event: Event) => {
+    const ofThisSource = (listener: (event: MessageEvent) => void) => (event: Event) => {
       if (opened === source) listener(event as MessageEvent);
     };
-    opened.onmessage = ours((event) => {
+    opened.onmessage = ofThisSource((event) => {
       if (event.lastEventId) lastEventId = event.lastEventId;
       events.push(event.data as string);
-      hear();
+      received();
       notifySoon();
     });
-    opened.addEventListener('heartbeat', ours(({ data }) => {
+    opened.addEventListener('heartbeat', ofThisSource(({ data }) => {
       interval = Number(/\d{3,8}/.exec(data)) || interval; // in {"interval":30000}
-      hear();
+      received();
     }));
-    opened.addEventListener('bus', ours(({ data }) => {
+    opened.addEventListener('bus', ofThisSource(({ data }) => {
       degraded = data.includes('degraded');
-      hear();
+      received();
     }));
-    opened.onerror = ours(() => {
-      show();
+    opened.onerror = ofThisSource(() => {
+      applyEvents();
       if (opened !== source) return; // the job has ended
-      doubt();
+      markUnproven();
       if (opened.readyState !== CLOSED) return; // it comes back by itself
       source = null; // it does not, and does not tell why
       clear('stream');
@@ -259,22 +260,22 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
 
   const reconnect = () => {
     if (signal.aborted) return;
-    asleep = false;
-    tries = missingSince = 0;
-    if (state.connectionState === 'closed') lose({ connectionError: null });
+    paused = false;
+    attempts = notFoundSince = 0;
+    if (state.connectionState === 'closed') setReconnecting({ connectionError: null });
     connect();
   };
 
   const poll = async () => {
     clear('poll');
     await ask();
-    if (proven || asleep || asking || state.connectionState === 'closed') return;
-    after('poll', jitter(Math.min(shortestPoll * 1.5 ** tries++, longestPoll)), source || !Source() ? poll : connect);
+    if (proven || paused || asking || state.connectionState === 'closed') return;
+    after('poll', jitter(Math.min(shortestPoll * 1.5 ** attempts++, longestPoll)), source || !Source() ? poll : connect);
   };
 
   /** Asks for the JSON state. */
   const ask = async () => {
-    const before = heard;
+    const before = eventCount;
     asking?.abort();
     const mine = (asking = new AbortController());
     const timeout = setTimeout(() => mine.abort(), answerTimeout);
@@ -282,14 +283,14 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     clearTimeout(timeout);
     if (mine !== asking) return;
     asking = null;
-    if (heard !== before) return; // the stream knows better
+    if (eventCount !== before) return; // the stream knows better
     if ('job' in answer) answered(answer.job);
     else if (!proven) await refused(answer.error);
   };
 
   const answered = (job: Job) => {
-    missingSince = 0;
-    show();
+    notFoundSince = 0;
+    applyEvents();
     const view = fromJob(state, job);
     if (proven) {
       if (!same(view, state)) connect(); // what is shown is older than the row
@@ -303,14 +304,14 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     const { status, code } = error;
     if (code !== 'unexpected_answer' && [400, 403, 404].includes(status!)) {
       const deleted = state.status === null && state.error !== null; // the stream has said so
-      missingSince ||= Date.now();
+      notFoundSince ||= Date.now();
       // A job that is not there may be about to be inserted.
-      if (status === 404 && !deleted && Date.now() - missingSince < missingFor) return;
+      if (status === 404 && !deleted && Date.now() - notFoundSince < notFoundTimeout) return;
       return end({ connectionError: error });
     }
     clear('say');
     const first = state.connectionError?.status !== 401;
-    lose({ connectionError: error });
+    setReconnecting({ connectionError: error });
     const { onUnauthorized } = latest();
     if (status !== 401 || !onUnauthorized || renewing) return;
     renewing = true;
@@ -324,33 +325,33 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   };
 
   // A link that died while the page slept looks open. Timers sleep, too.
-  const wake = () => {
+  const resume = () => {
     if (state.connectionState === 'closed') return;
-    if (document.hidden) return latest().pauseWhenHidden && sleep();
-    if (asleep || !source) {
-      asleep = false;
+    if (document.hidden) return latest().pauseWhenHidden && pause();
+    if (paused || !source) {
+      paused = false;
       connect();
     } else {
-      after('wake', patience, connect); // unless it shows that it lives
+      after('proof', firstEventTimeout, connect); // unless it shows that it lives
     }
     void poll();
   };
-  const sleep = () => {
-    show();
+  const pause = () => {
+    applyEvents();
     if (state.connectionState === 'closed') return;
-    asleep = true;
+    paused = true;
     stop();
-    lose();
+    setReconnecting();
   };
   const focus = () => state.connectionError && !source && connect(); // the user may have signed in elsewhere
   const { addEventListener, document: page } = globalThis;
   // A page that may come back must not keep its connection: Chromium would count it.
-  for (const [type, listener] of Object.entries({ online: connect, focus, pagehide: sleep, pageshow: () => asleep && wake() })) {
+  for (const [type, listener] of Object.entries({ online: connect, focus, pagehide: pause, pageshow: () => paused && resume() })) {
     addEventListener?.(type, listener, { signal });
   }
-  for (const type of ['visibilitychange', 'resume']) page?.addEventListener(type, wake, { signal });
+  for (const type of ['visibilitychange', 'resume']) page?.addEventListener(type, resume, { signal });
 
-  if (latest().pauseWhenHidden && page?.hidden) asleep = true;
+  if (latest().pauseWhenHidden && page?.hidden) paused = true;
   connect();
   return {
     getState: () => state,

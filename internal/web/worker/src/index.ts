@@ -61,7 +61,7 @@ async function pass(request: Request, url: URL, env: Env): Promise<Response> {
   return passed;
 }
 
-/** Tells whether this is the service's answer, and not that of something before it: a challenge, a login, a limit. */
+/** Reports whether this is the service's answer, and not that of something before it: a challenge, a login, a limit. */
 function isAnswer(request: Request, url: URL, response: Response): boolean {
   const type = (response.headers.get('Content-Type') ?? '').split(';')[0];
   if (type === 'application/problem+json') return true;
