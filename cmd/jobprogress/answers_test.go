@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ func TestRefusals(t *testing.T) {
 		return "Authorization: Bearer " + token
 	}
 	key, later, earlier := []byte(secret), time.Now().Add(time.Hour).Unix(), time.Now().Add(-time.Hour).Unix()
+	var cases sync.WaitGroup
 	for name, tt := range map[string]struct {
 		path    string
 		headers []string
@@ -71,26 +73,29 @@ func TestRefusals(t *testing.T) {
 		"another's job, JSON":   {"/api/jobs/" + theirs, nil, 404, "job_not_found"},
 		"permanent for a page":  {streamOf(theirs), []string{"Accept: text/event-stream"}, 404, "job_not_found"},
 	} {
-		response, body := s.get(tt.path, tt.headers...)
-		var problem struct {
-			Type, Title, Code, Detail string
-			Status                    int
-		}
-		if err := json.Unmarshal([]byte(body), &problem); err != nil {
-			t.Errorf("%s: %s %q: %v", name, response.Status, body, err)
-			continue
-		}
-		if response.StatusCode != tt.status || problem.Status != tt.status || problem.Code != tt.code || problem.Detail == "" ||
-			response.Header.Get("Content-Type") != "application/problem+json" {
-			t.Errorf("%s: %s %s, want %d %s", name, response.Status, body, tt.status, tt.code)
-		}
-		if challenge := response.Header.Get("WWW-Authenticate"); (tt.status == 401) != strings.HasPrefix(challenge, "Bearer ") {
-			t.Errorf("%s: WWW-Authenticate %q", name, challenge)
-		}
+		cases.Go(func() { // at the same time, for some wait
+			response, body := s.get(tt.path, tt.headers...)
+			var problem struct {
+				Type, Title, Code, Detail string
+				Status                    int
+			}
+			if err := json.Unmarshal([]byte(body), &problem); err != nil {
+				t.Errorf("%s: %s %q: %v", name, response.Status, body, err)
+			}
+			if response.StatusCode != tt.status || problem.Status != tt.status || problem.Code != tt.code || problem.Detail == "" ||
+				response.Header.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("%s: %s %s, want %d %s", name, response.Status, body, tt.status, tt.code)
+			}
+			if challenge := response.Header.Get("WWW-Authenticate"); (tt.status == 401) != strings.HasPrefix(challenge, "Bearer ") {
+				t.Errorf("%s: WWW-Authenticate %q", name, challenge)
+			}
+		})
 	}
-
-	unknown, unknownBody := s.get(streamOf(nobodys))
-	foreign, foreignBody := s.get(streamOf(theirs))
+	var unknown, foreign *http.Response
+	var unknownBody, foreignBody string
+	cases.Go(func() { unknown, unknownBody = s.get(streamOf(nobodys)) })
+	cases.Go(func() { foreign, foreignBody = s.get(streamOf(theirs)) })
+	cases.Wait()
 	unknown.Header.Del("Date")
 	foreign.Header.Del("Date")
 	if unknownBody != foreignBody || len(unknown.Header) != len(foreign.Header) {
@@ -137,15 +142,19 @@ func TestJobThatIsNotThereIsWaitedFor(t *testing.T) {
 	// None, and somebody else's: both are waited for, and nothing tells them from each other.
 	theirs := s.insert()
 	s.exec(`update job set account_id = $2 where id = $1`, theirs, ben)
+	var both sync.WaitGroup
 	for name, id := range map[string]string{"none": uuid.NewString(), "another's": theirs} {
-		before := time.Now()
-		if response, _ := s.get(streamOf(id)); response.StatusCode != http.StatusNotFound {
-			t.Errorf("%s: %s", name, response.Status)
-		}
-		if took := time.Since(before); took < 3*time.Second {
-			t.Errorf("%s is refused after %s", name, took)
-		}
+		both.Go(func() {
+			before := time.Now()
+			if response, _ := s.get(streamOf(id)); response.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: %s", name, response.Status)
+			}
+			if took := time.Since(before); took < 3*time.Second {
+				t.Errorf("%s is refused after %s", name, took)
+			}
+		})
 	}
+	both.Wait()
 }
 
 // However short the write timeout is: over HTTP/2, a deadline that passes resets the stream.

@@ -82,7 +82,7 @@ func TestSessionsOfTheApplication(t *testing.T) {
 				t.Errorf("as a bearer token: %s", response.Status)
 			}
 			for _, value := range []string{"wrong", "expired.x", "bens", "5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e12", "' or true --", `\x00`, token(t, ada, time.Hour)} {
-				response, body := s.get(streamOf(id), "Authorization: ", "Cookie: "+tt.cookie+"="+value)
+				response, body := s.get("/api/jobs/"+id, "Authorization: ", "Cookie: "+tt.cookie+"="+value)
 				if want := map[bool]int{true: 404, false: 401}[value == "bens" && name == "better-auth"]; response.StatusCode != want {
 					t.Errorf("%q: %s %s, want %d", value, response.Status, body, want)
 				}

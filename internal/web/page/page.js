@@ -49,7 +49,8 @@ class Job {
     this.watched.subscribe(() => this.take(this.watched.getState()));
   }
 
-  take({ status, progress, error, items, connectionState, connectionError, endSeen }) {
+  take({ status, progress, error, items, connectionState, connectionError }) {
+    if (terminal.has(status) && !terminal.has(this.status)) document.querySelector("#announced").textContent = `${this.name}: ${status}`;
     this.status = status ?? this.status;
     this.progress = progress ?? this.progress;
     this.error = error ?? "";
@@ -58,8 +59,6 @@ class Job {
     this.connection = connectionState === "closed" && (gone || terminal.has(this.status)) ? "ended" : connectionState;
     this.draw();
     drawConnection();
-    if (endSeen && !this.announced) document.querySelector("#announced").textContent = `${this.name}: ${this.status}`;
-    this.announced = endSeen;
   }
 
   draw() {

@@ -122,12 +122,12 @@ class Lane {
       await each('at the start', ({ done }) => done === 0, 20);
       await fault.begin(this);
     }
-    await new Promise((resolve) => setTimeout(resolve, fault.name.includes('6 s') ? 6000 : 4000));
+    await new Promise((resolve) => setTimeout(resolve, fault.name.includes('6 s') ? 6000 : 3500));
     const during = { EventSource: await this.see('EventSource'), hook: await this.see('hook') };
     if (!during.hook) throw new Error('the page is gone');
     await fault.end?.(this);
     await origin.progress(this.id, 3);
-    const meanwhile = await each('right while it goes on', ({ done }) => done === 3, 12);
+    const meanwhile = await each('right while it goes on', ({ done }) => done === 3, 8);
     await origin.finish(this.id);
     const atEnd = await each('right at the end', ({ done, status }) => done === 3 && status === 'completed', 12);
     const came = (way: Way) => (atEnd.get(way) ? (meanwhile.get(way) ? 'right' : 'right at the end') : 'gives up');

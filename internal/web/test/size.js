@@ -2,7 +2,7 @@
 import { gzipSync } from 'node:zlib';
 import { build } from 'vite';
 
-const limit = 4096; // bytes
+const limit = 4000; // bytes
 const { output } = await build({
   configFile: false,
   logLevel: 'error',

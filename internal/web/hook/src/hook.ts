@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
 import { hashKey, useQueryClient, type QueryKey } from '@tanstack/react-query';
 import { fromJob, isTerminal, nothing, toJob } from './protocol.js';
 import { jobKey, mirror } from './query.js';
-import { idleStore, jobStore } from './share.js';
+import { idleStore, jobStore, streamKey } from './share.js';
 import { attempt, type JobState, type WatchOptions } from './watch.js';
 
 export interface UseJobProgressOptions extends Omit<WatchOptions, 'initial'> {
@@ -38,40 +38,37 @@ export function useJobProgress(jobId: string | null | undefined, options: UseJob
   useEffect(() => {
     latest.current = options;
   });
-  const { baseUrl = '', withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl } = options;
-  const url = jobId ? `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}/progress` : null;
-  const { queryKey = jobKey(jobId ?? '') } = options;
-  const key = hashKey(queryKey);
+  const { baseUrl = '', queryKey = jobKey(jobId ?? '') } = options;
+  const url = `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId ?? '')}/progress`;
+  const stream = jobId && streamKey(url, options);
+  const entry = hashKey(queryKey);
   const store = useMemo(
     () =>
-      url === null
-        ? idleStore
-        : jobStore(url, () => {
-            const cached = toJob(client.getQueryCache().get(key)?.state.data);
+      stream
+        ? jobStore(stream, url, () => {
+            const cached = toJob(client.getQueryCache().get(entry)?.state.data);
             return { ...latest.current, ...(cached && { initial: fromJob(nothing, cached) }) };
-          }),
-    // Functions by whether there are any: which ones is looked up when they are called.
-    [client, url, key, withCredentials, pauseWhenHidden, !EventSource, !fetch, stateUrl],
+          })
+        : idleStore,
+    [client, stream, entry],
   );
   const state = useSyncExternalStore(store.subscribe, store.getState, store.getState);
 
   const mirrored = options.mirror !== false && jobId;
   useEffect(() => {
     if (mirrored) return mirror(client, queryKey, store, () => latest.current);
-  }, [client, mirrored, key, store]);
+  }, [client, mirrored, entry, store]);
 
-  const settled = useRef(new Map<string, boolean>()); // whether its end was, by the store of a job that was seen
+  const ends = useRef(new Map<string, boolean>()); // by store: whether the end of a job that was seen to run was reported
   useEffect(() => {
-    const { status, endSeen } = state;
-    const before = settled.current.get(store.key);
-    if (!isTerminal(status)) {
-      if (status || !before) settled.current.set(store.key, false);
-    } else if (!before) {
-      settled.current.set(store.key, true);
-      const { onComplete, onFailed, onSettled } = latest.current;
-      if (before === false && endSeen) attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
-      attempt(() => onSettled?.(state));
-    }
+    const { status } = state;
+    const reported = ends.current.get(store.key);
+    if (!status || (reported && isTerminal(status))) return;
+    ends.current.set(store.key, isTerminal(status));
+    if (!isTerminal(status)) return;
+    const { onComplete, onFailed, onSettled } = latest.current;
+    if (reported === false) attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
+    attempt(() => onSettled?.(state));
   }, [state, store]);
 
   return useMemo(() => ({ ...state, reconnect: store.reconnect }), [state, store]);

@@ -6,8 +6,6 @@ export interface Progress {
   total: number;
   succeeded: number;
   failed: number;
-  /** What the worker says that it is doing. */
-  message?: string;
 }
 
 /** Applications may have more of them; only `completed` and `failed` end a job. */
@@ -60,16 +58,18 @@ export const isObject = (value: unknown): value is Record<string, unknown> => ty
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
 const count = (value: unknown): number => (Number.isSafeInteger(value) ? Math.max(0, value as number) : 0);
 
-function toProgress({ done, total, succeeded, failed, message }: Record<string, unknown>): Progress {
-  const counts = { done: count(done), total: count(total), succeeded: count(succeeded), failed: count(failed) };
-  return isText(message) ? { ...counts, message } : counts;
-}
+const toProgress = ({ done, total, succeeded, failed }: Record<string, unknown>): Progress => ({
+  done: count(done),
+  total: count(total),
+  succeeded: count(succeeded),
+  failed: count(failed),
+});
 
 /** The job that a JSON answer is, or null if it is something else. */
 export function toJob(answer: unknown, id?: string): Job | null {
   if (!isObject(answer) || !isText(answer.status) || !isObject(answer.progress)) return null;
   if (id !== undefined && String(answer.id).toLowerCase() !== id.toLowerCase()) return null;
-  return { ...(answer as unknown as Job), progress: toProgress(answer.progress), error: isText(answer.error) ? answer.error : null };
+  return { ...(answer as unknown as Job), progress: toProgress(answer.progress), error: (answer.error as string) || null };
 }
 
 /** What is shown of a job after an answer. */

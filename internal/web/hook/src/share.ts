@@ -42,13 +42,12 @@ export function share<T>(all: SharedBy<T>, key: string, make: () => T, end: (one
 
 const watches: SharedBy<{ watch: JobWatch; options: () => WatchOptions }> = new Map();
 
-/**
- * The store of the job at the URL. The options are asked for whenever they are used, of who came last: only the text of the
- * key tells streams apart.
- */
-export function jobStore(url: string, options: () => WatchOptions): JobStore {
-  const { withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl } = options();
-  const key = [url, !!withCredentials, !!pauseWhenHidden, !!EventSource, !!fetch, stateUrl].join(' ');
+/** What distinguishes streams: of functions, only whether there are any. */
+export const streamKey = (url: string, { withCredentials, pauseWhenHidden, EventSource, fetch, stateUrl }: WatchOptions) =>
+  [url, !!withCredentials, !!pauseWhenHidden, !!EventSource, !!fetch, stateUrl].join(' ');
+
+/** The store of the job at the URL. Of the options those of the last component count, whenever they are used. */
+export function jobStore(key: string, url: string, options: () => WatchOptions): JobStore {
   const before: JobState = { ...connecting, ...options().initial }; // it is watched
   const watch = () => watches.get(key)?.one.watch;
   return {

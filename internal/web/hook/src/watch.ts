@@ -29,8 +29,6 @@ export interface JobState extends JobView {
   connectionError: ConnectionError | null;
   /** When what is shown was last known to be right, in milliseconds since 1970; null while the stream says so. */
   staleSince: number | null;
-  /** The job has ended, and was seen to run before. */
-  endSeen: boolean;
 }
 
 /** What is used of an EventSource. */
@@ -72,7 +70,7 @@ export interface JobWatch {
   close(): void;
 }
 
-export const idle: JobState = { ...nothing, connectionState: 'idle', isConnected: false, connectionError: null, staleSince: null, endSeen: false };
+export const idle: JobState = { ...nothing, connectionState: 'idle', isConnected: false, connectionError: null, staleSince: null };
 export const connecting: JobState = { ...idle, connectionState: 'connecting' };
 
 const CLOSED = 2; // EventSource.CLOSED
@@ -157,9 +155,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   };
   const put = (change: Partial<JobState>) => {
     const connectionState = change.connectionState ?? state.connectionState;
-    const ran = state.endSeen || (state.status !== null && !isTerminal(state.status));
     state = { ...state, ...change, isConnected: connectionState === 'open' || connectionState === 'degraded' };
-    state.endSeen = ran && isTerminal(state.status);
   };
   const set = (change: Partial<JobState>) => {
     put(change);
@@ -170,7 +166,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const applyEvents = () => {
     for (const data of events.splice(0)) {
       put(next(state, data));
-      if (isTerminal(state.status) && data.startsWith('{"type":"status"')) return end();
+      if (isStatus(data) && isTerminal(state.status)) return end();
     }
   };
 
@@ -236,7 +232,8 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
       if (event.lastEventId) lastEventId = event.lastEventId;
       events.push(event.data as string);
       received();
-      notifySoon();
+      if (isStatus(event.data as string)) notify(); // each is shown: a job may run for less than a notification takes
+      else notifySoon();
     });
     opened.addEventListener('heartbeat', ofThisSource(({ data }) => {
       interval = Number(/\d{3,8}/.exec(data)) || interval; // in {"interval":30000}
@@ -344,14 +341,14 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     setReconnecting();
   };
   const focus = () => state.connectionError && !source && connect(); // the user may have signed in elsewhere
-  const { addEventListener, document: page } = globalThis;
   // A page that may come back must not keep its connection: Chromium would count it.
-  for (const [type, listener] of Object.entries({ online: connect, focus, pagehide: pause, pageshow: () => paused && resume() })) {
-    addEventListener?.(type, listener, { signal });
+  const pageshow = () => paused && resume();
+  for (const [type, listener] of Object.entries({ online: connect, focus, pagehide: pause, pageshow, visibilitychange: resume, resume })) {
+    // What happens to the document passes the window, too. Not the focus of each input.
+    globalThis.addEventListener?.(type, listener, { signal, capture: type !== 'focus' });
   }
-  for (const type of ['visibilitychange', 'resume']) page?.addEventListener(type, resume, { signal });
 
-  if (latest().pauseWhenHidden && page?.hidden) paused = true;
+  if (latest().pauseWhenHidden && globalThis.document?.hidden) paused = true;
   connect();
   return {
     getState: () => state,
@@ -388,11 +385,13 @@ export async function askState(
     const body = (await response.json().catch(() => null)) as { code?: string; detail?: string } | null;
     const answer = ok && toJob(body, id);
     if (answer) return { job: answer };
-    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `somebody else answers: ${status}`, status } };
+    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `HTTP ${status}`, status } };
   } catch (cause) {
     return { error: { code: 'unreachable', message: String(cause) } };
   }
 }
+
+const isStatus = (data: string) => data.startsWith('{"type":"status"');
 
 const same = (a: JobView, b: JobView) => text(a) === text(b);
 const text = ({ progress, status, error }: JobView) => JSON.stringify([progress, status, error]);

@@ -397,11 +397,11 @@ test('a job without a total that has ended is not taken back by an answer that l
   );
   await becomes(() => result.current.job, { status: 'running', progress: null });
   await commands.finish(id);
-  await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed', endSeen: true });
+  await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed' });
   answer = { title: 'y', status: 'running' };
   await client.refetchQueries({ queryKey: jobKey(id) });
   await eventually(() => expect(result.current.query.data).toEqual({ title: 'y', status: 'completed' }));
-  await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed', endSeen: true });
+  await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed' });
 });
 
 test("another's job ends with an error, not with a loop", async () => {
