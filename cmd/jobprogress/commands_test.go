@@ -303,6 +303,7 @@ func TestFaultsOfTheWaysToSayWhoIsAsking(t *testing.T) {
 		`JOBPROGRESS_AUTH_URL (--auth-url) is not a URL`:                                                         {"--auth-url", "app.example.com/whoami"},
 		"JOBPROGRESS_JWKS_URL, JOBPROGRESS_AUTH_URL contradict each other: choose one":                           {"--jwks-url", "https://x", "--auth-url", "https://y"},
 		`JOBPROGRESS_AUTH_URL (--auth-url) knows no JOBPROGRESS_JWT_ISSUER`:                                      {"--auth-url", "https://y", "--jwt-audience", "x"},
+		`DATABASE_URL (--database-url) is no URL`:                                                                {"--jwt-secret", secret, "--database-url", "owner:x@127.0.0.1:5432/app?sslmode=disable"},
 		`JOBPROGRESS_LAME_DUCK (--lame-duck) -1s is negative`:                                                    {"--jwt-secret", secret, "--lame-duck=-1s"},
 		`JOBPROGRESS_MAX_STREAM_AGE (--max-stream-age) 10ms is neither 0 nor at least 1s`:                        {"--jwt-secret", secret, "--max-stream-age", "10ms"},
 	} {

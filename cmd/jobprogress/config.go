@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -102,11 +103,20 @@ func (d database) validate() []error {
 }
 
 func validateURL(value, flag, env string) []error {
-	if _, err := pgx.ParseConfig(value); err != nil {
+	config, err := pgx.ParseConfig(value)
+	if err != nil {
 		return []error{invalidSetting(flag, env, "%w", err)}
+	}
+	for name := range config.RuntimeParams {
+		if !parameterName.MatchString(name) { // a URL without its scheme is read as keys and values, and passed over
+			return []error{invalidSetting(flag, env, "is no URL like postgres://user@host/database, and no key=value pairs")}
+		}
 	}
 	return nil
 }
+
+// parameterName is how the names of PostgreSQL's settings look.
+var parameterName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.$]*$`)
 
 // validate checks the settings of serve.
 func (c *serveCommand) validate() []error {
