@@ -94,6 +94,7 @@ func TestAnswersOfTheApplication(t *testing.T) {
 		"until a moment":         {200, `{"account":"` + ada + `","expires":"` + later.Format(time.RFC3339) + `"}`, 200},
 		"until a second of 1970": {200, fmt.Sprintf(`{"account":"%s","expires":%d}`, ada, later.Unix()), 200},
 		"expired":                {200, `{"account":"` + ada + `","expires":"` + earlier.Format(time.RFC3339) + `"}`, 401},
+		"never expires":          {200, `{"account":"` + ada + `","expires":9223372036854775807}`, 200},
 		"expires in a riddle":    {200, `{"account":"` + ada + `","expires":"soon"}`, 503},
 		"another":                {200, `{"account":7}`, 404},
 		"nobody":                 {200, `{"account":null}`, 503},

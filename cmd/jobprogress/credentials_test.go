@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -281,6 +283,47 @@ func TestPublicKeyFileIsReadAgain(t *testing.T) {
 		t.Errorf("the key before: %d", got)
 	}
 	st.ends() // it was opened with a key that is none any more
+}
+
+// Who renews a file may set its rights a moment later: neither time nor size of the file change with them.
+func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "key.pem")
+		if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var denied bool
+		load := func() (string, error) {
+			if denied {
+				return "", os.ErrPermission
+			}
+			text, err := os.ReadFile(file)
+			return string(text), err
+		}
+		var log strings.Builder
+		r, err := newReloaded(slog.New(slog.NewTextHandler(&log, nil)), load, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		denied = true
+		if err := os.WriteFile(file, []byte("renewed"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			time.Sleep(lookInterval)
+			if got := r.get(); got != "old" {
+				t.Errorf("while it can't be read: %q", got)
+			}
+		}
+		denied = false
+		time.Sleep(lookInterval)
+		if got := r.get(); got != "renewed" {
+			t.Errorf("when it can be read: %q", got)
+		}
+		if n := strings.Count(log.String(), "can't be read"); n != 1 {
+			t.Errorf("%d lines of the log", n)
+		}
+	})
 }
 
 func TestCertificateIsReadAgain(t *testing.T) {

@@ -17,7 +17,8 @@ type reloaded[T any] struct {
 
 	mu     sync.Mutex
 	value  T
-	stamps []stamp
+	stamps []stamp // of what value was read from
+	failed []stamp // of what could not be read, and was logged
 	looked time.Time
 }
 
@@ -49,13 +50,15 @@ func (r *reloaded[T]) get() T {
 	if slices.Equal(now, r.stamps) {
 		return r.value
 	}
-	r.stamps = now
 	value, err := r.load()
-	if err != nil {
-		r.log.Error("files have changed and can't be read: what they held before stays in use", "files", r.files, "error", err)
+	if err != nil { // it is tried again: who may read a file can change without a trace here
+		if !slices.Equal(now, r.failed) {
+			r.failed = now
+			r.log.Error("files have changed and can't be read: what they held before stays in use", "files", r.files, "error", err)
+		}
 		return r.value
 	}
-	r.value = value
+	r.value, r.stamps, r.failed = value, now, nil
 	r.log.Info("files read again", "files", r.files)
 	return value
 }

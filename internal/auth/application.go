@@ -47,6 +47,8 @@ const (
 	askTimeout = 5 * time.Second
 	// maxConns is how many questions the application gets at a time.
 	maxConns = 64
+	// farAway is the end of the year 9999, in seconds since 1970. Later is never.
+	farAway = 253402300799
 	// maxAnswer bounds what is read of an answer, in bytes.
 	maxAnswer = 64 << 10
 )
@@ -152,17 +154,18 @@ func (a *Application) ask(ctx context.Context, header http.Header) (Viewer, erro
 		return Viewer{}, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
 	defer response.Body.Close()
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden: // whatever the body says
+		return Viewer{}, fmt.Errorf("%w: the application answers %s", ErrInvalid, response.Status)
+	default:
+		return Viewer{}, fmt.Errorf("%w: it answers %s", ErrNoAnswer, response.Status)
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return Viewer{}, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	switch response.StatusCode {
-	case http.StatusOK:
-		return parseAnswer(body)
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return Viewer{}, fmt.Errorf("%w: the application answers %s", ErrInvalid, response.Status)
-	}
-	return Viewer{}, fmt.Errorf("%w: it answers %s", ErrNoAnswer, response.Status)
+	return parseAnswer(body)
 }
 
 // parseAnswer reads {"account": "…"}, a string or an integer, and "expires", RFC 3339 or seconds since 1970.
@@ -185,7 +188,7 @@ func parseAnswer(body []byte) (Viewer, error) {
 		return v, nil
 	case json.Number:
 		if seconds, err := expires.Float64(); err == nil {
-			v.Expires = time.UnixMilli(int64(seconds * 1000))
+			v.Expires = time.UnixMilli(int64(min(seconds, farAway) * 1000))
 		}
 	case string:
 		v.Expires, _ = time.Parse(time.RFC3339, expires)

@@ -45,7 +45,7 @@ func (None) Authenticate(*http.Request) (Viewer, error) { return Viewer{Anyone: 
 
 // maxTokens is how many tokens of a request are tried. Browsers send several cookies of a name, of several paths and
 // domains.
-const maxTokens = 5
+const maxTokens = 16
 
 // credentials finds the tokens of a request: bearer tokens, or if there are none the cookies of that name. They are never
 // in the URL, which ends up in logs.
@@ -53,8 +53,8 @@ func credentials(r *http.Request, cookie string) (tokens []string, err error) {
 	for _, value := range r.Header.Values("Authorization") {
 		// Another scheme is somebody else's, a proxy's that asks for a password for example.
 		scheme, token, _ := strings.Cut(value, " ")
-		if strings.EqualFold(scheme, "Bearer") {
-			tokens = append(tokens, strings.TrimSpace(token))
+		if token = strings.TrimSpace(token); strings.EqualFold(scheme, "Bearer") && token != "" {
+			tokens = append(tokens, token)
 		}
 	}
 	if tokens == nil {

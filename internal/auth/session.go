@@ -24,9 +24,6 @@ func (s Session) Authenticate(r *http.Request) (Viewer, error) {
 }
 
 func (s Session) verify(ctx context.Context, token string) (Viewer, error) {
-	if token == "" {
-		return Viewer{}, fmt.Errorf("%w: the bearer token is empty", ErrInvalid)
-	}
 	account, err := s.Sessions.Account(ctx, token)
 	switch {
 	case err != nil:

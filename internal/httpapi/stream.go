@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -91,6 +92,12 @@ const grace = 3 * time.Second
 func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hub.Subscriber, error) {
 	deadline := time.NewTimer(grace)
 	defer deadline.Stop()
+	var expired <-chan time.Time
+	if !viewer.Expires.IsZero() {
+		timer := time.NewTimer(time.Until(viewer.Expires))
+		defer timer.Stop()
+		expired = timer.C
+	}
 	for last := false; ; {
 		subscriber, err := a.open(ctx, id)
 		if err != nil {
@@ -101,7 +108,10 @@ func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hu
 		}
 		account, found, news := subscriber.Owner()
 		if err == nil && found && viewer.Owns(account) {
-			return subscriber, nil
+			if viewer.Expires.IsZero() || time.Now().Before(viewer.Expires) {
+				return subscriber, nil
+			}
+			err = errExpired
 		}
 		if err == nil && last {
 			err = errJobNotFound
@@ -111,6 +121,8 @@ func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hu
 			case <-news:
 			case <-deadline.C:
 				last = true
+			case <-expired:
+				err = errExpired
 			case <-a.draining:
 				err = errDraining
 			case <-ctx.Done():
@@ -123,6 +135,9 @@ func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hu
 		}
 	}
 }
+
+// errExpired is that the credentials ended while their stream waited to begin.
+var errExpired = fmt.Errorf("%w: they have just expired", auth.ErrInvalid)
 
 // open subscribes to a job. What does not answer in time is unavailable.
 func (a *API) open(ctx context.Context, id job.ID) (*hub.Subscriber, error) {

@@ -167,6 +167,34 @@ func TestPingAfterSilence(t *testing.T) {
 	})
 }
 
+// Nobody is let in by credentials that ended while the stream waited for the job.
+func TestCredentialsThatExpireWhileTheJobIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(until(time.Second))
+		handler, err := a.Handler()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := &viewer{header: http.Header{}}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/api/jobs/"+string(someJob)+"/progress", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			handler.ServeHTTP(v, r)
+		}()
+		synctest.Wait()
+		a.Hub.Feed().Begin(10)
+		a.Hub.Feed().Finish([]job.Snapshot{{ID: someJob}}, "1:1:", job.Buckets{}.Complement())
+		time.Sleep(time.Second)
+		if !ended(answered) || v.status != http.StatusUnauthorized {
+			t.Errorf("status %d", v.status)
+		}
+	})
+}
+
 // The pings of many streams do not go out together.
 func TestPingsAreSpread(t *testing.T) {
 	least, most := time.Hour, time.Duration(0)
