@@ -13,7 +13,7 @@ demo: build postgres ## Try it: a throwaway PostgreSQL, the server, simulated jo
 	@bin/demo
 
 test: postgres pgbouncer chromium ## Test everything
-	go test -race ./...
+	go test -race -parallel 4 ./... # most tests wait, for a database or a deadline
 	cd internal/web && npm ci --no-audit --no-fund && npm test
 
 test-postgres: pgbouncer ## Test the SQL and the bus on PostgreSQL 14 to 18

@@ -49,7 +49,7 @@ export default defineConfig({
     projects: [
       inBrowser('browser', 0, ['hook/test/**/*.test.{ts,tsx}', 'example/test/**/*.test.tsx']),
       // The oldest React and TanStack Query that the hook promises to work with.
-      inBrowser('react-18', 1, ['hook/test/**/*.test.tsx'], { react: older('react'), 'react-dom': older('react-dom'), '@tanstack/react-query': older('@tanstack/react-query') }),
+      inBrowser('react-18', 1, ['hook/test/hook.test.tsx'], { react: older('react'), 'react-dom': older('react-dom'), '@tanstack/react-query': older('@tanstack/react-query') }),
       {
         test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/browser.test.ts', 'test/msw.test.ts', 'test/application.test.ts'] },
       },

@@ -106,20 +106,22 @@ class Lane {
     await page.run(`document.cookie = 'session=' + args[0] + '; path=/'`, token());
     await eventually('the script', () => page.run<boolean>('return !!window.watchJob'));
     await page.run(watchBoth, `/api/jobs/${this.id}/progress`, token());
-    const each = async (what: string, check: (one: Shown) => boolean, seconds: number) => {
-      const reached = new Map<Way, boolean>();
-      await eventually(what, async () => {
+    /** Waits until the hook is so, and the EventSource, too: that may take a few seconds more, or it has given up. */
+    const each = async (check: (one: Shown) => boolean) => {
+      const reached = new Set<Way>();
+      for (let end = Date.now() + 30_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 50))) {
         for (const way of ways) {
-          const one = await this.see(way);
-          if (check(one)) reached.set(way, true);
-          else if (way === 'EventSource' && one.connection === 'closed') reached.set(way, false);
+          if (!reached.has(way) && check(await this.see(way))) {
+            reached.add(way);
+            if (way === 'hook') end = Math.min(end, Date.now() + 4000);
+          }
         }
-        return reached.size === ways.length;
-      }, seconds).catch(() => {});
+        if (reached.size === 2 || (reached.has('hook') && (await this.see('EventSource')).connection === 'closed')) break;
+      }
       return reached;
     };
     if (!fault.early) {
-      await each('at the start', ({ done }) => done === 0, 20);
+      await each(({ done }) => done === 0);
       await fault.begin(this);
     }
     await new Promise((resolve) => setTimeout(resolve, fault.name.includes('6 s') ? 6000 : 3500));
@@ -127,10 +129,10 @@ class Lane {
     if (!during.hook) throw new Error('the page is gone');
     await fault.end?.(this);
     await origin.progress(this.id, 3);
-    const meanwhile = await each('right while it goes on', ({ done }) => done === 3, 8);
+    const meanwhile = await each(({ done }) => done === 3);
     await origin.finish(this.id);
-    const atEnd = await each('right at the end', ({ done, status }) => done === 3 && status === 'completed', 12);
-    const came = (way: Way) => (atEnd.get(way) ? (meanwhile.get(way) ? 'right' : 'right at the end') : 'gives up');
+    const atEnd = await each(({ done, status }) => done === 3 && status === 'completed');
+    const came = (way: Way) => (atEnd.has(way) ? (meanwhile.has(way) ? 'right' : 'right at the end') : 'gives up');
     await page.run('source.close(); job.close()');
     return { EventSource: came('EventSource'), hook: `${came('hook')}, ${during.hook.connection}` };
   }

@@ -314,6 +314,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
     renewing = true;
     try {
       await onUnauthorized();
+      attempts = 0; // soon again
       if (first && !source) connect();
     } catch (cause) {
       report(cause);
