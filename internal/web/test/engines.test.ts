@@ -118,6 +118,7 @@ class Lane {
         }
         if (reached.size === 2 || (reached.has('hook') && (await this.see('EventSource')).connection === 'closed')) break;
       }
+      if (check(await this.see('EventSource'))) reached.add('EventSource'); // which the page closes when the job has ended
       return reached;
     };
     if (!fault.early) {
@@ -168,7 +169,9 @@ for (const [column, engine] of engines.entries()) {
         console.log(`${engine.name}: ${fault.name}: EventSource ${came.EventSource} · hook ${came.hook}`);
       }
       await manyPages(lane);
-      expect(rows).toEqual(faults.map(({ name }) => [name, ...(table.get(name)?.slice(2 * column, 2 * column + 2) ?? [])]));
+      // How soon, and with what in the meantime, is the machine's matter; whether a page gives up is not.
+      const verdicts = (cells: string[]) => cells.map((cell) => (cell.startsWith('right') ? 'right' : cell));
+      expect(rows.map(verdicts)).toEqual(faults.map(({ name }) => verdicts([name, ...(table.get(name)?.slice(2 * column, 2 * column + 2) ?? [])])));
     } finally {
       await page.close();
       proxy.close();
