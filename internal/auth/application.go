@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Application asks the application whose request it is, for sessions that nobody else can read.
+// Application asks the application whose request it is, for sessions that only the application can read.
 type Application struct {
 	url    string
 	client *http.Client

@@ -38,7 +38,7 @@ func say(w http.ResponseWriter, text string) error {
 	return nil
 }
 
-// Leave turns readiness off, so that nobody is sent here any more. Who comes nevertheless is still answered.
+// Leave turns readiness off, so that load balancers send no more requests here. Those that come are still answered.
 func (a *API) Leave() { a.leaving.Store(true) }
 
 // Drain turns readiness off, refuses new streams, and has each open one end at a moment of its own within spread, so
