@@ -92,7 +92,7 @@ func TestNothingIsNotifiedThatNobodyWatches(t *testing.T) {
 		t.Errorf("%d items are kept though no server is there", kept)
 	}
 	locks := store.Locks{Serving: true}
-	locks.Buckets[a.Bucket()] = true
+	locks.Buckets[job.IDUUID.Bucket(a)] = true
 	if got, _, err := store.TryLocks(t.Context(), server, locks); got != locks || err != nil {
 		t.Fatalf("locks %+v, %v", got, err)
 	}
@@ -236,7 +236,7 @@ func TestInheritanceChildrenAndPartitionsAreNotified(t *testing.T) {
 		create table part partition of parts for values with (modulus 1, remainder 0)`)
 	listener := listen(t, url)
 	for _, c := range [][2]string{{"job", "grandchild"}, {"parts", "part"}, {"job", "child"}} {
-		install(t, url, store.Installation{Table: c[0]})
+		install(t, url, store.Installation{Table: c[0], Move: true})
 		id := job.ID(uuid.NewString())
 		exec(t, admin, `insert into `+c[1]+` (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
 		exec(t, admin, `update `+c[0]+` set status = 'running' where id = $1`, id)

@@ -2,6 +2,7 @@
 begin;
 set local lock_timeout = '5s';
 set local client_min_messages = warning;
+set local search_path = pg_catalog, pg_temp;
 
 -- The job table first: writers lock it before they lock ours, and the other way round would be a deadlock.
 do $$

@@ -97,8 +97,8 @@ func TestUpgradeOfWhatIsAttachedToAnotherTable(t *testing.T) {
 	url, admin := withVersion1(t)
 	exec(t, admin, `create schema app; alter table job set schema app`)
 	install(t, url, store.Installation{})
-	if table, err := store.Attached(t.Context(), url); table != "app.job" || err != nil {
-		t.Errorf("attached is %q, %v", table, err)
+	if attached, err := store.Attached(t.Context(), url); attached.Table != "app.job" || err != nil {
+		t.Errorf("attached is %q, %v", attached.Table, err)
 	}
 }
 

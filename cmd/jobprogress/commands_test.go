@@ -6,10 +6,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"jobprogress/internal/auth"
 	"jobprogress/internal/pgtest"
@@ -256,7 +259,9 @@ func TestWatchSaysWhyItCant(t *testing.T) {
 	for want, args := range map[string][]string{
 		"401":               {"watch", id, "--url", s.url},
 		"no such job":       {"watch", "00000000-0000-4000-8000-000000000000", "--url", s.url, "--token", token(t, ada, time.Hour)},
-		"not a UUID":        {"watch", "x", "--url", s.url},
+		"UUID of 36":        {"watch", "x", "--url", s.url, "--token", token(t, ada, time.Hour)},
+		"200 bytes":         {"watch", strings.Repeat("x", 201), "--url", s.url},
+		"is not valid":      {"watch", id, "--url", s.url, "--token", "x"},
 		"is not like https": {"watch", id, "--url", "here"},
 	} {
 		if _, err := output(t, noEnv, args...); err == nil || !strings.Contains(err.Error(), want) {
@@ -310,5 +315,75 @@ func TestFaultsOfTheWaysToSayWhoIsAsking(t *testing.T) {
 		if _, err := output(t, noEnv, append([]string{"serve"}, args...)...); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", args, err, want)
 		}
+	}
+}
+
+func TestInstallExplainsPrintsAndMoves(t *testing.T) {
+	t.Parallel()
+	databaseURL := pgtest.New(t)
+	pool := pgtest.Pool(t, databaseURL)
+	_, err := pool.Exec(t.Context(), `create table "Job" (id bigint primary key, "userId" text, state text, "createdAt" timestamp(3));
+		insert into "Job" select i, 'user ' || i % 3, (array['queued', 'done', 'odd'])[i % 3 + 1], '2026-01-02' from generate_series(1, 30) as i`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	install := func(more ...string) (string, error) {
+		return output(t, noEnv, append([]string{"install", "--database-url", databaseURL, "--table", `"Job"`}, more...)...)
+	}
+	flags := []string{"--owner", `job."userId"`, "--status", "job.state", "--statuses", "queued=pending,done=completed", "--type", "'sync'", "--created-at", `job."createdAt"`,
+		"--progress", "null", "--error", "null", "--started-at", "null", "--completed-at", "null", "--updated-at", "null"}
+	if _, err := install(flags...); err == nil || !strings.Contains(err.Error(), "--move") {
+		t.Errorf("moves with %v", err)
+	}
+	text, err := install(append(flags, "--move", "--explain")...)
+	for _, want := range []string{
+		`Table public."Job", id id of type bigint.`, "Statuses of 30 rows: 10 completed, 10 odd, 10 pending.", `which user 0 may watch`,
+		`"type":"sync","status":"completed"`, `"createdAt":"2026-01-02T00:00:00Z"`,
+	} {
+		if err != nil || !strings.Contains(text, want) {
+			t.Errorf("%v: %s is not in\n%s", err, want, text)
+		}
+	}
+	if n := strings.Count(text, "Job "); n != 3 {
+		t.Errorf("%d jobs are shown", n)
+	}
+	attached := func() string {
+		a, err := store.Attached(t.Context(), databaseURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Table
+	}
+	if attached() != "public.job" {
+		t.Errorf("explaining has attached %s", attached())
+	}
+	var locked int // to see the table, nobody waits
+	if err := pool.QueryRow(t.Context(), `select count(*) from pg_trigger where tgrelid = '"Job"'::regclass`).Scan(&locked); err != nil || locked != 0 {
+		t.Errorf("%d triggers after explaining, %v", locked, err)
+	}
+	script, err := install(append(flags, "--move", "--print")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(script, `\ir`) || attached() != "public.job" {
+		t.Errorf("printed is no whole script, or it was run: %s", attached())
+	}
+	if _, err := pool.Exec(t.Context(), script, pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := install(); err != nil || text != "jobprogress is attached to table public.\"Job\"\n" || attached() != `public."Job"` {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestBarNamesTheJob(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]string{
+		"5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e11": "5f0c3a52", "1": "1", "100000001": "100000001", "é": "é", "a\x1b[31mb": "a [31mb",
+	} {
+		if got := shortID(id); got != want {
+			t.Errorf("%q is shown as %q", id, got)
+		}
+		newBar(os.Stdout, id).close()
 	}
 }

@@ -28,6 +28,7 @@ type commands struct {
 	Serve     serveCommand     `cmd:"" help:"Serve the streams."`
 	Install   installCommand   `cmd:"" help:"Attach the trigger and functions to the job table. Can be run again."`
 	Uninstall uninstallCommand `cmd:"" help:"Take away all that install brought."`
+	Check     checkCommand     `cmd:"" help:"Look for what stands in the way of jobs being shown, and say what to do."`
 	Token     tokenCommand     `cmd:"" help:"Print a token for an account, to try things out."`
 	Simulate  simulateCommand  `cmd:"" help:"Run jobs of each type against the job table, as a worker would."`
 	Watch     watchCommand     `cmd:"" help:"Show the progress of a job in the terminal."`

@@ -19,7 +19,7 @@ type plain struct{ w io.Writer }
 func (p plain) show(e event) {
 	switch e.Type {
 	case "progress":
-		fmt.Fprintf(p.w, "progress %d/%d succeeded %d failed %d\n", e.Done, e.Total, e.Succeeded, e.Failed)
+		fmt.Fprintf(p.w, "progress %d/%d succeeded %d failed %d%s\n", e.Done, e.Total, e.Succeeded, e.Failed, strings.TrimRight(" "+printable(e.Progress.Message), " "))
 	case "status":
 		fmt.Fprintf(p.w, "status %s\n", printable(e.Status))
 	case "error":
@@ -62,7 +62,7 @@ func newBar(w *os.File, id string) *bar {
 	b := &bar{progress: mpb.New(mpb.WithOutput(w), mpb.WithWidth(60)), status: "connecting"}
 	b.bar = b.progress.AddBar(0,
 		mpb.PrependDecorators(
-			decor.Name(id[:8]+" "),
+			decor.Name(shortID(id)+" "),
 			decor.Any(func(decor.Statistics) string { return b.text().status }, decor.WC{W: 11, C: decor.DindentRight}),
 		),
 		mpb.AppendDecorators(
@@ -75,6 +75,9 @@ func newBar(w *os.File, id string) *bar {
 			}),
 		),
 		mpb.BarExtender(mpb.BarFillerFunc(func(w io.Writer, _ decor.Statistics) error {
+			if message := b.text().counts.Message; message != "" {
+				fmt.Fprintf(w, "  %s\n", printable(message))
+			}
 			for _, item := range b.text().current {
 				fmt.Fprintf(w, "  %s %s\n", printable(item.Kind), printable(item.Label))
 			}
@@ -82,6 +85,14 @@ func newBar(w *os.File, id string) *bar {
 		}), false),
 	)
 	return b
+}
+
+// shortID is the beginning of a UUID, and all of another id.
+func shortID(id string) string {
+	if _, err := job.IDUUID.Parse(id); err == nil {
+		return id[:8]
+	}
+	return printable(id)
 }
 
 // text copies what the decorators draw from.

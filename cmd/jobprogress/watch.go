@@ -26,7 +26,7 @@ type watchCommand struct {
 
 func (c *watchCommand) validate() []error {
 	var invalid []error
-	if _, err := job.ParseID(c.ID); err != nil {
+	if _, err := job.IDText.Parse(c.ID); err != nil {
 		invalid = append(invalid, err)
 	}
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -39,11 +39,10 @@ func (c *watchCommand) validate() []error {
 type event struct {
 	Type string `json:"type"`
 	job.Progress
-	Status  string `json:"status"`
-	Message string `json:"message"`
-	ItemID  string `json:"itemId"`
-	Kind    string `json:"itemKind"`
-	Label   string `json:"label"`
+	Status string `json:"status"`
+	ItemID string `json:"itemId"`
+	Kind   string `json:"itemKind"`
+	Label  string `json:"label"`
 }
 
 // watchPause is how long somebody at a terminal waits for the next try, at most.
@@ -64,7 +63,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 
 	ctx, done := context.WithCancel(ctx)
 	defer done()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+"/api/jobs/"+c.ID+"/progress", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+"/api/jobs/"+url.PathEscape(c.ID)+"/progress", nil)
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
@@ -127,8 +126,12 @@ func validate(response *http.Response) error {
 	var problem struct{ Detail string }
 	json.NewDecoder(response.Body).Decode(&problem)
 	reason := response.Status + ": " + problem.Detail
-	if response.StatusCode == http.StatusUnauthorized {
+	switch {
+	case response.StatusCode != http.StatusUnauthorized:
+	case response.Request.Header.Get("Authorization") == "":
 		reason = response.Status + ": name the token of the job's account with --token or JOBPROGRESS_TOKEN"
+	default:
+		reason = response.Status + ": the token is not valid (any more)"
 	}
 	return refusal{printable(reason)}
 }

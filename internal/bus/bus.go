@@ -30,6 +30,7 @@ type Bus struct {
 	listener *listener
 	reader   *reader
 	sweeper  *sweeper
+	checker  *checker
 }
 
 // New makes a Bus. It does nothing before Run.
@@ -40,6 +41,7 @@ func New(c Config) *Bus {
 		listener: &listener{config: c, state: state, metrics: m, backoff: newBackoff()},
 		reader:   newReader(c, state, m),
 		sweeper:  &sweeper{config: c, metrics: m},
+		checker:  &checker{config: c, findings: m.findings},
 	}
 }
 
@@ -49,6 +51,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	g.Go(func() error { b.listener.run(ctx); return nil })
 	g.Go(func() error { b.reader.run(ctx, b.listener.cut); return nil })
 	g.Go(func() error { b.sweeper.run(ctx); return nil })
+	g.Go(func() error { b.checker.run(ctx); return nil })
 	return g.Wait()
 }
 

@@ -444,7 +444,7 @@ func TestNotInstalled(t *testing.T) {
 
 func TestOtherVersionsOfTheSQLAreNamed(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[string]string{"1": "run jobprogress install", "3": "upgrade the server"} {
+	for version, want := range map[string]string{"1": "run jobprogress install", "4": "upgrade the server"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)

@@ -112,7 +112,11 @@ func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notificatio
 		l.metrics.notifications.WithLabelValues("probe").Inc()
 		return nil
 	}
-	id, err := job.ParseID(n.Payload)
+	table := l.config.Hub.Feed().Table()
+	if table == (job.Table{}) {
+		return nil // nothing has been read yet
+	}
+	id, err := table.IDType.Parse(n.Payload)
 	switch {
 	case err != nil:
 		l.metrics.notifications.WithLabelValues("malformed").Inc()
@@ -120,10 +124,10 @@ func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notificatio
 			l.config.Log.Warn("malformed notification ignored", "payload", fmt.Sprintf("%.200q", n.Payload), "backend", n.PID)
 		})
 	case l.config.Hub.Feed().Want(id):
-		l.state.count(id.Bucket())
+		l.state.count(table.IDType.Bucket(id))
 		l.metrics.watched.Inc()
 	default:
-		l.state.count(id.Bucket())
+		l.state.count(table.IDType.Bucket(id))
 		l.metrics.unwatched.Inc()
 	}
 	return nil

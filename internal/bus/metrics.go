@@ -20,6 +20,7 @@ type metrics struct {
 	reconnects            *prometheus.CounterVec
 	queueUsage, hold      prometheus.Gauge
 	sweeps, swept         prometheus.Counter
+	findings              *prometheus.GaugeVec
 }
 
 // seconds are the histogram's buckets for what goes to the database and back: 0.25 ms to 8 s.
@@ -75,8 +76,12 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 		roundTrip:  histogram("jobprogress_probe_seconds", "Time from a probe's commit to its echo."),
 		queueUsage: gauge("jobprogress_notification_queue_usage", "How full the database's queue of notifications is, 0 to 1, when the last probe was sent. At 1, transactions that notify fail."),
 		hold:       gauge("jobprogress_notify_lock_seconds", "How long a notifying commit holds the lock for which such commits wait, by the last probes."),
-		sweeps:     counter("jobprogress_sweeps_total", "Sweeps of the item log by this server."),
-		swept:      counter("jobprogress_swept_items_total", "Rows of the item log deleted in them."),
+		findings: make.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "jobprogress_findings",
+			Help: "What stands in the way of jobs being shown, or may, by the code that the log and the command check explain.",
+		}, []string{"code"}),
+		sweeps: counter("jobprogress_sweeps_total", "Sweeps of the item log by this server."),
+		swept:  counter("jobprogress_swept_items_total", "Rows of the item log deleted in them."),
 	}
 	// A series that starts at 0 has a rate from the start.
 	for _, of := range []string{"probe", "malformed"} {

@@ -45,12 +45,12 @@ const (
 
 // observe takes in a read. While others use the database's processors, too, it takes longer than it costs: so the
 // quickest counts, and slowly less.
-func (p *poller) observe(requests []job.Request, changed []job.ID, took time.Duration) {
+func (p *poller) observe(requests []job.Request, changed []byte, took time.Duration) {
 	for _, r := range requests {
-		p.read[r.ID.Bucket()] = true
+		p.read[r.Bucket] = true
 	}
-	for _, id := range changed {
-		p.changed[id.Bucket()]++
+	for _, bucket := range changed {
+		p.changed[bucket]++
 	}
 	if len(requests) < leastCounted && took < longCounted {
 		return

@@ -105,6 +105,11 @@ func (r *reader) runSession(ctx context.Context) (connected bool, err error) {
 	}
 	defer closeSession(ctx, conn)
 	now := time.Now()
+	r.ask(ctx, func(ctx context.Context) error { // also where nothing is ever heard; what is wrong is found later
+		attachment, err := store.ReadAttachment(ctx, conn)
+		r.know(attachment)
+		return err
+	})
 	r.session = session{conn: conn, pace: newPace(now), backstop: now.Add(jitter(r.config.BackstopInterval))}
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
@@ -191,7 +196,9 @@ func (r *reader) proved(ctx context.Context) error {
 			}
 			r.prepared = true
 		}
-		return store.CheckInstalled(ctx, r.conn, begins)
+		attachment, err := store.CheckInstalled(ctx, r.conn, begins)
+		r.know(attachment)
+		return err
 	})
 	r.lacks = err
 	if err != nil {
@@ -206,6 +213,13 @@ func (r *reader) proved(ctx context.Context) error {
 	r.backoff.Reset()
 	r.health.live()
 	return nil
+}
+
+// know tells the hub about the table.
+func (r *reader) know(attachment store.Attachment) {
+	if table := attachment.JobTable(); table.IDType != "" {
+		r.feed.SetTable(table)
+	}
 }
 
 // ended reports whether the session ended with the error.

@@ -14,6 +14,7 @@ import (
 
 	"jobprogress/internal/auth"
 	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
 	"jobprogress/internal/sse"
 )
 
@@ -39,7 +40,6 @@ func (p problem) temporary() bool {
 
 // All errors that a client can get. The codes are stable.
 var (
-	errInvalidJobID        = newProblem(http.StatusBadRequest, "invalid_job_id", "A job id is a UUID of 36 characters: 8-4-4-4-12 hexadecimal digits.")
 	errUnauthenticated     = newProblem(http.StatusUnauthorized, "unauthenticated", "Send a valid token as Authorization: Bearer, or in the session cookie.")
 	errOriginNotAllowed    = newProblem(http.StatusForbidden, "origin_not_allowed", "This origin may not read from here. The operator can add it to JOBPROGRESS_ALLOWED_ORIGINS.")
 	errJobNotFound         = newProblem(http.StatusNotFound, "job_not_found", "There is no such job, or it is not yours.")
@@ -55,6 +55,17 @@ var (
 	errBody                = newProblem(http.StatusBadRequest, "invalid_body", "Nothing here takes a body, and this one is too long or too slow to be passed over.")
 	errInternal            = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here. The server's log says what.")
 )
+
+// idForms are what ids look like.
+var idForms = map[job.IDType]string{
+	job.IDUUID:   "A job id is a UUID of 36 characters: 8-4-4-4-12 hexadecimal digits.",
+	job.IDBigint: "A job id is an integer of 64 bits, in decimal digits without leading zeros.",
+	job.IDText:   "A job id is a text of 1 to 200 bytes of UTF-8, percent-encoded.",
+}
+
+func invalidJobID(t job.IDType) problem {
+	return newProblem(http.StatusBadRequest, "invalid_job_id", idForms[t])
+}
 
 // asProblem is where errors become statuses.
 func asProblem(err error) problem {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -17,15 +16,30 @@ import (
 // readTimeout bounds a read of one row, also while the database does not answer.
 const readTimeout = 5 * time.Second
 
+// jobID is the job that a request names. What an id looks like depends on the table.
+func (a *API) jobID(r *http.Request) (job.ID, job.Table, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	table, err := a.Hub.Table(ctx)
+	if err != nil {
+		return "", table, err
+	}
+	id, err := table.IDType.Parse(r.PathValue("id"))
+	if err != nil {
+		return "", table, invalidJobID(table.IDType)
+	}
+	return id, table, nil
+}
+
 // getJob answers with the present state of a job as JSON.
 func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	viewer, err := a.Auth.Authenticate(r)
 	if err != nil {
 		return err
 	}
-	id, err := job.ParseID(r.PathValue("id"))
+	id, _, err := a.jobID(r)
 	if err != nil {
-		return errInvalidJobID
+		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -36,7 +50,7 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	if len(rows) != 1 || !rows[0].Found || !viewer.Owns(rows[0].State.Account) {
 		return errJobNotFound
 	}
-	body, err := json.Marshal(rows[0])
+	body, err := rows[0].MarshalJSON()
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,9 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := job.ParseID(r.PathValue("id"))
+	id, table, err := a.jobID(r)
 	if err != nil {
-		return errInvalidJobID
+		return err
 	}
 	select {
 	case <-a.draining:
@@ -39,33 +39,34 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	if err := control.SetWriteDeadline(time.Time{}); err != nil { // it may be longer until there is something to write
 		return err
 	}
+	lastEventID := lastEventID(r)
 	subscriber, err := a.subscribe(r.Context(), id, viewer)
+	if errors.Is(err, errJobNotFound) && table.Deleted == job.DeletedCompleted && lastEventID != "" {
+		return a.sayCompleted(w, control, lastEventID)
+	}
 	if err != nil {
 		return err
 	}
 	defer subscriber.Close()
-	lastEventID := lastEventID(r)
 	if lastEventID != "" && !subscriber.Cursor(lastEventID).Known() {
 		// Who has seen the job elsewhere, on another server for example, may have seen more than is known here yet, and
 		// must not be taken back.
 		if err := refresh(r.Context(), subscriber); err != nil {
 			return err
 		}
-		if account, found, _ := subscriber.Owner(); !found || !viewer.Owns(account) {
+		switch account, found, _ := subscriber.Owner(); {
+		case !found && table.Deleted == job.DeletedCompleted: // since a moment ago
+			return a.sayCompleted(w, control, lastEventID)
+		case !found || !viewer.Owns(account):
 			return errJobNotFound
 		}
 	}
 	if subscriber.Seen(lastEventID) {
 		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
-		w.Header().Set("Cache-Control", "no-store") // the job may be started again
-		w.WriteHeader(http.StatusNoContent)
+		noContent(w)
 		return nil
 	}
-
-	header := w.Header()
-	header.Set("Content-Type", sse.ContentType)
-	header.Set("Cache-Control", "no-cache, no-transform")
-	header.Set("X-Accel-Buffering", "no")
+	streamHeader(w)
 	s := &stream{
 		api:        a,
 		writer:     writer{w: w, rc: control, timeout: a.WriteTimeout, metrics: a.metrics},
@@ -81,6 +82,34 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	defer a.metrics.open.Dec()
 	a.metrics.ended.WithLabelValues(s.run(r.Context())).Inc()
 	s.writer.setDeadline() // the end of the answer is a write too
+	return nil
+}
+
+// noContent is the answer after which EventSource does not come back.
+func noContent(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store") // the job may be started again
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func streamHeader(w http.ResponseWriter) {
+	header := w.Header()
+	header.Set("Content-Type", sse.ContentType)
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+}
+
+// sayCompleted answers a viewer who comes back to a job whose row is gone, where rows are deleted when their job has
+// succeeded. Who was sent another end keeps that one. A job that is not the viewer's looks the same.
+func (a *API) sayCompleted(w http.ResponseWriter, control *http.ResponseController, lastEventID string) error {
+	control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
+	if hub.IsFinal(lastEventID) {
+		noContent(w)
+		return nil
+	}
+	streamHeader(w)
+	out := writer{w: w, rc: control, timeout: a.WriteTimeout, metrics: a.metrics}
+	out.frames([]hub.Frame{hub.Completed}, true)
+	out.flush()
 	return nil
 }
 

@@ -120,6 +120,7 @@ func running(done int64) job.State {
 func newAPI(authenticator Authenticator) *API {
 	registry := prometheus.NewRegistry()
 	h := hub.New(registry)
+	h.Feed().SetTable(job.Table{IDType: job.IDUUID, Deleted: job.DeletedGone})
 	h.Feed().SetLive()
 	return New(Config{
 		Hub: h, Auth: authenticator,

@@ -45,7 +45,7 @@ func BenchmarkFanOut(b *testing.B) {
 func BenchmarkUnwatched(b *testing.B) {
 	h := liveHub()
 	for b.Loop() {
-		id, err := job.ParseID(string(jobA))
+		id, err := job.IDUUID.Parse(string(jobA))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"jobprogress/internal/job"
+	"jobprogress/internal/sse"
 )
 
 // Event ids. Most are <tag>-<version>: a place in one topic's life. Any other id, of another server or from before,
@@ -21,6 +24,14 @@ type Cursor struct {
 // Known reports whether the viewer has seen this topic, and not the job elsewhere or never.
 func (c Cursor) Known() bool { return c.version > 0 }
 
+const finalPrefix = "final-"
+
+// Completed is the end of a job whose row is gone, where that means that it has succeeded.
+var Completed = Frame{ID: finalPrefix + "deleted", Data: sse.Data(job.Completed.Event())}
+
+// IsFinal reports whether the event of this id was the last of a stream.
+func IsFinal(lastEventID string) bool { return strings.HasPrefix(lastEventID, finalPrefix) }
+
 func (t *topic) eventID(version uint64) string {
 	return t.tag + "-" + strconv.FormatUint(version, 10)
 }
@@ -28,9 +39,9 @@ func (t *topic) eventID(version uint64) string {
 // finalID names the state that a job ended in. The caller holds mu.
 func (t *topic) finalID() string {
 	p := t.state.Progress
-	digest := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d %d %d %s",
-		t.id, t.state.Status, p.Done, p.Total, p.Succeeded, p.Failed, t.state.Error))
-	return "final-" + base64.RawURLEncoding.EncodeToString(digest[:12])
+	digest := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d %d %d %q %s",
+		t.id, t.state.Status, p.Done, p.Total, p.Succeeded, p.Failed, p.Message, t.state.Error))
+	return finalPrefix + base64.RawURLEncoding.EncodeToString(digest[:12])
 }
 
 // Cursor is where a viewer stands that has last seen the event of this id; "" is a new viewer.

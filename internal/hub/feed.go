@@ -43,7 +43,7 @@ func (f Feed) Next(limit int) (buckets job.Buckets) {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
 	for _, t := range f.hub.next(limit) {
-		buckets[t.id.Bucket()] = true
+		buckets[t.bucket] = true
 	}
 	return buckets
 }
@@ -89,7 +89,7 @@ func (f Feed) Begin(limit int) (requests []job.Request) {
 		delete(h.wanted, t.id)
 		t.reading, t.awaited = append(t.reading, t.awaited...), nil
 		t.begun, t.beganHeard, t.heardAt = true, t.heardAt, time.Time{}
-		requests = append(requests, job.Request{ID: t.id, Run: t.run, Seen: t.seen})
+		requests = append(requests, job.Request{ID: t.id, Bucket: t.bucket, Run: t.run, Seen: t.seen})
 	}
 	if len(h.wanted) > 0 {
 		h.wakeUp()
@@ -98,35 +98,35 @@ func (f Feed) Begin(limit int) (requests []job.Request) {
 }
 
 // Finish takes in what a read saw. seen is its pg_snapshot; notified reports for each bucket whether changes that this
-// read did not see will be notified. It returns the jobs that have changed.
-func (f Feed) Finish(snapshots []job.Snapshot, seen string, notified job.Buckets) (changed []job.ID) {
+// read did not see will be notified. It returns the bucket of each job that has changed.
+func (f Feed) Finish(snapshots []job.Snapshot, seen string, notified job.Buckets) (changed []byte) {
 	for _, s := range snapshots {
-		if f.hub.finish(s, seen, notified[s.ID.Bucket()]) {
-			changed = append(changed, s.ID)
+		if bucket, news := f.hub.finish(s, seen, notified); news {
+			changed = append(changed, bucket)
 		}
 	}
 	return changed
 }
 
-func (h *Hub) finish(s job.Snapshot, seen string, notified bool) (changed bool) {
+func (h *Hub) finish(s job.Snapshot, seen string, notified job.Buckets) (bucket byte, changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[s.ID]
 	if t == nil || !t.begun {
-		return false // the read was of a topic before this one
+		return 0, false // the read was of a topic before this one
 	}
 	t.begun = false
-	changed = t.apply(s, t.beganHeard)
+	changed = t.apply(s, t.beganHeard, h.table.Deleted)
 	if changed && t.notified && t.beganHeard.IsZero() {
 		t.unnotified = true // unless its notification is still on the way
 	}
-	t.notified, t.run, t.seen = notified, s.Run, seen
+	t.notified, t.run, t.seen = notified[t.bucket], s.Run, seen
 	t.failures, t.retryAt = 0, time.Time{}
 	if t.deleted() {
 		h.forget(t) // if the job comes to be again, that is a new topic
 	}
 	t.answer(nil)
-	return changed
+	return t.bucket, changed
 }
 
 const (
@@ -225,8 +225,8 @@ func (f Feed) Release(buckets job.Buckets) {
 	h := f.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for id, t := range h.topics {
-		if buckets[id.Bucket()] {
+	for _, t := range h.topics {
+		if buckets[t.bucket] {
 			t.notified = false
 		}
 	}
@@ -240,6 +240,35 @@ func (f Feed) Buckets() (buckets job.Buckets) {
 		buckets[b] = topics > 0
 	}
 	return buckets
+}
+
+// SetTable says what is known of the job table. When that changes, topics are polled until their new buckets are notified,
+// and jobs whose ids are none in the new table are gone.
+func (f Feed) SetTable(table job.Table) {
+	h := f.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.table == table {
+		return
+	}
+	h.table = table
+	h.in = [len(job.Buckets{})]int{}
+	for id, t := range h.topics {
+		t.bucket, t.notified = table.IDType.Bucket(id), false
+		h.in[t.bucket]++
+		if _, err := table.IDType.Parse(string(id)); err != nil {
+			t.apply(job.Snapshot{ID: id}, time.Time{}, job.DeletedGone)
+			h.forget(t)
+		}
+	}
+	h.announce()
+}
+
+// Table is the last that SetTable said.
+func (f Feed) Table() job.Table {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	return f.hub.table
 }
 
 // SetLive says that the bus has proven that it hears the database.
@@ -256,6 +285,11 @@ func (h *Hub) setStatus(s Status) {
 		return
 	}
 	h.status = s
+	h.announce()
+}
+
+// announce wakes those who wait for a change of status or table. The caller holds mu.
+func (h *Hub) announce() {
 	close(h.changed)
 	h.changed = make(chan struct{})
 }

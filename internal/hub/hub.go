@@ -8,6 +8,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -32,8 +33,9 @@ type Hub struct {
 	urgent  map[job.ID]*topic // those of them that somebody waits for
 	wake    chan struct{}     // holds a token while wanted is not empty
 	in      [len(job.Buckets{})]int
+	table   job.Table
 	status  Status
-	changed chan struct{} // closed when status changes
+	changed chan struct{} // closed when table or status changes
 }
 
 // Status says whether the bus hears the database.
@@ -64,6 +66,23 @@ func (h *Hub) Status() (s Status, changed <-chan struct{}) {
 	return h.status, h.changed
 }
 
+// Table waits until the job table is known. It fails with ErrUnavailable, when ctx ends.
+func (h *Hub) Table(ctx context.Context) (job.Table, error) {
+	for {
+		h.mu.Lock()
+		table, changed := h.table, h.changed
+		h.mu.Unlock()
+		if table != (job.Table{}) {
+			return table, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return job.Table{}, fmt.Errorf("%w: the database has not been reached yet", ErrUnavailable)
+		}
+	}
+}
+
 // Subscribe finds the topic of a job, has its row read unless the topic is known to show it, and waits for that.
 // Subscribers that come together share one read. A job that is not there has a topic too, for as long as somebody waits
 // for it. Subscribe fails with ErrUnavailable or the error of ctx. The caller closes the Subscriber.
@@ -88,9 +107,9 @@ func (h *Hub) join(id job.ID) (s *Subscriber, r *read, begun bool) {
 	defer h.mu.Unlock()
 	t := h.topics[id]
 	if t == nil {
-		t = newTopic(id, h.metrics.encoded)
+		t = newTopic(id, h.table.IDType.Bucket(id), h.metrics.encoded)
 		h.topics[id] = t
-		h.in[id.Bucket()]++
+		h.in[t.bucket]++
 	}
 	t.subscribers++
 	s = &Subscriber{hub: h, topic: t}
@@ -120,7 +139,7 @@ func (h *Hub) leave(t *topic) {
 func (h *Hub) forget(t *topic) {
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
-		h.in[t.id.Bucket()]--
+		h.in[t.bucket]--
 		delete(h.wanted, t.id)
 		delete(h.urgent, t.id)
 	}

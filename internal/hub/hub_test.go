@@ -53,6 +53,7 @@ func change(h *Hub, s job.Snapshot) (changed bool) {
 // liveHub is a hub that hears everything.
 func liveHub() *Hub {
 	h := New(prometheus.NewRegistry())
+	h.Feed().SetTable(job.Table{IDType: job.IDUUID, Deleted: job.DeletedGone})
 	h.Feed().SetLive()
 	return h
 }
@@ -290,8 +291,8 @@ func TestJobThatIsNotThereIsWaitedForAndNotRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, found, news := s.Owner()
-	if found || !h.Feed().Buckets()[jobA.Bucket()] {
-		t.Errorf("found %v, and its bucket is wanted: %v", found, h.Feed().Buckets()[jobA.Bucket()])
+	if found || !h.Feed().Buckets()[job.IDUUID.Bucket(jobA)] {
+		t.Errorf("found %v, and its bucket is wanted: %v", found, h.Feed().Buckets()[job.IDUUID.Bucket(jobA)])
 	}
 	change(h, row(running(1)))
 	select {
@@ -497,4 +498,38 @@ func TestWhileTheBusIsDegradedNewSubscribersAreRead(t *testing.T) {
 	if awaited == nil {
 		t.Error("a topic is trusted that hears nothing")
 	}
+}
+
+// Another table, with ids of another type: buckets are its, and jobs that can't be there are gone.
+func TestAnotherTable(t *testing.T) {
+	h := New(prometheus.NewRegistry())
+	h.Feed().SetTable(job.Table{IDType: job.IDText, Deleted: job.DeletedCompleted})
+	h.Feed().SetLive()
+	watch := func(id job.ID) *Subscriber {
+		go func() {
+			<-h.Feed().Wanted()
+			h.Feed().Begin(10)
+			h.Feed().Finish([]job.Snapshot{{ID: id, Found: true, State: running(1)}}, "9:9:", every)
+		}()
+		s, err := h.Subscribe(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	text, number := watch("user/7"), watch("300")
+	h.Feed().SetTable(job.Table{IDType: job.IDBigint, Deleted: job.DeletedGone})
+	if b := text.Changes(Cursor{}); b.End != Gone {
+		t.Errorf("the job of the former table goes on: %+v", b)
+	}
+	if b := number.Changes(Cursor{}); b.End != Open {
+		t.Errorf("the other one ends: %+v", b)
+	}
+	var want job.Buckets
+	want[300&255] = true
+	if got := h.Feed().Buckets(); got != want {
+		t.Errorf("buckets %v", got)
+	}
+	text.Close()
+	number.Close()
 }

@@ -78,10 +78,10 @@ func (s *Subscriber) Changes(cursor Cursor) Batch {
 	defer t.mu.Unlock()
 	b := Batch{Cursor: Cursor{version: t.version}, Account: t.state.Account, Changed: t.changed}
 	switch {
-	case t.gone:
-		b.End = Gone
 	case t.state.Status.Terminal():
 		b.End = Final
+	case t.gone:
+		b.End = Gone
 	}
 	parts := t.since(cursor)
 	b.Frames = make([]Frame, len(parts))
@@ -150,10 +150,10 @@ func whole(p *part, foreign bool, blank []byte) *part {
 // last is the part after which a stream ends, or nil. The caller holds mu.
 func (t *topic) last() *part {
 	switch {
-	case t.gone:
-		return t.message
 	case t.state.Status.Terminal():
 		return t.status
+	case t.gone:
+		return t.message
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type topic struct {
 	tag string // begins this topic's event ids and no other's
 
 	// Guarded by Hub.mu.
+	bucket      byte
 	subscribers int
 	idleSince   time.Time // when subscribers became 0
 	awaited     []*read   // that have not begun
@@ -55,11 +56,12 @@ type part struct {
 	item *job.Item // nil when it is none
 }
 
-func newTopic(id job.ID, encoded prometheus.Counter) *topic {
+func newTopic(id job.ID, bucket byte, encoded prometheus.Counter) *topic {
 	random := make([]byte, 6)
 	rand.Read(random)
 	return &topic{
 		id:      id,
+		bucket:  bucket,
 		tag:     hex.EncodeToString(random),
 		changed: make(chan struct{}),
 		encoded: encoded,
@@ -89,8 +91,9 @@ func (t *topic) deleted() bool {
 	return t.gone
 }
 
-// apply shows what a read saw, and reports whether that is something new.
-func (t *topic) apply(s job.Snapshot, heard time.Time) (changed bool) {
+// apply shows what a read saw, and reports whether that is something new. deleted is what it means that the row is not
+// there any more.
+func (t *topic) apply(s job.Snapshot, heard time.Time, deleted job.Deleted) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	version, account := t.version, t.state.Account
@@ -100,7 +103,7 @@ func (t *topic) apply(s job.Snapshot, heard time.Time) (changed bool) {
 		t.showItems(s.Items, s.AllItems)
 		t.show(s.State)
 	case t.shown:
-		t.vanish()
+		t.vanish(deleted)
 	}
 	changed = t.version != version || t.state.Account != account
 	if changed {
@@ -116,7 +119,7 @@ func (t *topic) show(s job.State) {
 	old := t.state
 	t.state, t.shown = s, true
 	if s.Progress != old.Progress {
-		t.progress = t.put(t.progress, part{data: sse.Data(s.Progress.Event()), blank: s.Progress.Total == 0})
+		t.progress = t.put(t.progress, part{data: sse.Data(s.Progress.Event()), blank: s.Progress.Total == 0 && s.Progress.Message == ""})
 	}
 	showStatus := func() {
 		if s.Status != old.Status {
@@ -135,8 +138,17 @@ func (t *topic) show(s job.State) {
 }
 
 // vanish shows that the row is gone. The caller holds mu.
-func (t *topic) vanish() {
+func (t *topic) vanish(deleted job.Deleted) {
 	t.gone = true
+	switch {
+	case t.state.Status.Terminal(): // that is the last to see
+		return
+	case deleted == job.DeletedCompleted:
+		s := t.state
+		s.Status, s.Error = job.Completed, ""
+		t.show(s)
+		return
+	}
 	t.message = t.put(t.message, part{data: sse.Data(job.ErrorEvent("job no longer exists"))})
 }
 

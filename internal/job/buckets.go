@@ -1,13 +1,5 @@
 package job
 
-import "strconv"
-
-// Bucket is the one that the job is in: the last byte of its UUID, by which the database locks, too.
-func (id ID) Bucket() byte {
-	last, _ := strconv.ParseUint(string(id[34:]), 16, 8) // it is hexadecimal
-	return byte(last)
-}
-
 // Buckets is a set of buckets; it has a place for each there is.
 type Buckets [256]bool
 

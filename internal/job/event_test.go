@@ -20,10 +20,11 @@ func TestEventsAreTheGoldenFrames(t *testing.T) {
 	}
 	zero, three, nine := int64(0), int64(3), int64(9)
 	events := map[string][]byte{
-		"progress": Progress{Done: 5, Total: 10, Succeeded: 5}.Event(),
-		"status":   Completed.Event(),
-		"error":    ErrorEvent("line one\nline \"two\" </script>"),
-		"item":     Item{ItemID: "s1", ItemKind: "song", Status: "in_progress", Label: "Artist – Title"}.Event(),
+		"progress":                Progress{Done: 5, Total: 10, Succeeded: 5}.Event(),
+		"progress with a message": Progress{Done: 5, Total: 10, Succeeded: 5, Message: "Fetching page 3"}.Event(),
+		"status":                  Completed.Event(),
+		"error":                   ErrorEvent("line one\nline \"two\" </script>"),
+		"item":                    Item{ItemID: "s1", ItemKind: "song", Status: "in_progress", Label: "Artist – Title"}.Event(),
 		"item with all fields": Item{ItemID: "s1", ItemKind: "song", Status: "failed", Label: "𝄞 & <b>",
 			Index: &zero, Count: &three, Total: &nine}.Event(),
 		"item with the least": Item{ItemID: "s1", ItemKind: "song", Status: "queued"}.Event(),
@@ -50,8 +51,8 @@ func TestStateAsJSON(t *testing.T) {
 			`{"id":"x","type":"matching","status":"pending","progress":{"done":0,"total":0,"succeeded":0,"failed":0},"error":null,"createdAt":"2026-01-02T03:04:05.000006Z","startedAt":null,"completedAt":null,"updatedAt":null}`,
 		},
 		"full": {
-			Snapshot{ID: "x", Type: "matching", State: State{Status: Failed, Progress: Progress{1, 2, 0, 1}, Error: "a < b"}, CreatedAt: &at, StartedAt: &at, CompletedAt: &at, UpdatedAt: &at},
-			`{"id":"x","type":"matching","status":"failed","progress":{"done":1,"total":2,"succeeded":0,"failed":1},"error":"a < b","createdAt":"2026-01-02T03:04:05.000006Z","startedAt":"2026-01-02T03:04:05.000006Z","completedAt":"2026-01-02T03:04:05.000006Z","updatedAt":"2026-01-02T03:04:05.000006Z"}`,
+			Snapshot{ID: "x", Type: "matching", State: State{Status: Failed, Progress: Progress{1, 2, 0, 1, "Fetching page 3"}, Error: "a < b"}, CreatedAt: &at, StartedAt: &at, CompletedAt: &at, UpdatedAt: &at},
+			`{"id":"x","type":"matching","status":"failed","progress":{"done":1,"total":2,"succeeded":0,"failed":1,"message":"Fetching page 3"},"error":"a < b","createdAt":"2026-01-02T03:04:05.000006Z","startedAt":"2026-01-02T03:04:05.000006Z","completedAt":"2026-01-02T03:04:05.000006Z","updatedAt":"2026-01-02T03:04:05.000006Z"}`,
 		},
 	} {
 		got, err := tt.snapshot.MarshalJSON()

@@ -7,25 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 )
-
-// ID names a job: a UUID in its canonical form, 36 characters, lower case.
-type ID string
-
-// ParseID reads an ID from its canonical form, in any letter case. Other forms of a UUID (braces, urn:, no hyphens)
-// are refused, so that a job has one name.
-func ParseID(s string) (ID, error) {
-	if len(s) != 36 {
-		return "", fmt.Errorf("job id %.40q is not a UUID of 36 characters", s)
-	}
-	id, err := uuid.Parse(s)
-	if err != nil {
-		return "", fmt.Errorf("job id %q is not a UUID", s)
-	}
-	return ID(id.String()), nil
-}
 
 // Status is the status column as text. An application may have more of them than are named here; only Completed and
 // Failed are terminal.
@@ -101,13 +83,15 @@ type Snapshot struct {
 
 // Request asks for a Snapshot with the items of the job's present run.
 type Request struct {
-	ID   ID
-	Run  string // the run of the last Snapshot
-	Seen string // pg_snapshot of the last Snapshot, whose items are left out; "" asks for all
+	ID     ID
+	Bucket byte
+	Run    string // the run of the last Snapshot
+	Seen   string // pg_snapshot of the last Snapshot, whose items are left out; "" asks for all
 }
 
 // NewState makes a State of the columns of a row.
 func NewState(account, status string, progress Progress, message string) State {
+	progress.Message = clean(progress.Message)
 	return State{Account: account, Status: Status(clean(status)), Progress: progress, Error: clean(message)}
 }
 

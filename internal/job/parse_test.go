@@ -1,31 +1,6 @@
 package job
 
-import (
-	"strings"
-	"testing"
-)
-
-const someID = ID("5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e11")
-
-func TestParseID(t *testing.T) {
-	for text, want := range map[string]ID{
-		string(someID):                           someID,
-		strings.ToUpper(string(someID)):          someID,
-		"":                                       "",
-		"nonsense":                               "",
-		"{" + string(someID) + "}":               "",
-		"urn:uuid:" + string(someID):             "",
-		"5f0c3a528f0e4a529d2e0f6f3c1d7e11":       "",
-		"5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e1g":   "",
-		"5f0c3a52-8f0e-4a52-9d2e-0f6f3c1d7e11\n": "",
-		"5f0c3a52_8f0e_4a52_9d2e_0f6f3c1d7e11":   "",
-	} {
-		got, err := ParseID(text)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("ParseID(%q) = %q, %v; want %q", text, got, err, want)
-		}
-	}
-}
+import "testing"
 
 func TestParseCount(t *testing.T) {
 	for value, want := range map[string]int64{
@@ -47,16 +22,4 @@ func FuzzParseCount(f *testing.F) {
 			t.Errorf("ParseCount(%q) = %d", value, n)
 		}
 	})
-}
-
-func TestBucketIsTheLastByte(t *testing.T) {
-	for id, want := range map[ID]byte{
-		"00000000-0000-4000-8000-000000000000": 0,
-		"ffffffff-ffff-4fff-8fff-ffffffffff0a": 10,
-		"00000000-0000-4000-8000-0000000000ff": 255,
-	} {
-		if got := id.Bucket(); got != want {
-			t.Errorf("%s is in bucket %d, want %d", id, got, want)
-		}
-	}
 }

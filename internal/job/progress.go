@@ -11,6 +11,8 @@ type Progress struct {
 	Total     int64 `json:"total"`
 	Succeeded int64 `json:"succeeded"`
 	Failed    int64 `json:"failed"`
+
+	Message string `json:"message,omitempty"` // what is being done; "" when nothing is said
 }
 
 // MaxCount is the largest count: the last integer up to which a browser's numbers are exact.

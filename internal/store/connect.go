@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -48,6 +47,11 @@ func configure(config *pgx.ConnConfig) {
 	config.RuntimeParams["timezone"] = "UTC"
 }
 
+// notPrimary is why a server can't notify.
+type notPrimary string
+
+func (e notPrimary) Error() string { return string(e) }
+
 // validatePrimary refuses a server that can't notify.
 func validatePrimary(ctx context.Context, conn *pgconn.PgConn) error {
 	result, err := conn.Exec(ctx, `select pg_is_in_recovery(), current_setting('transaction_read_only')`).ReadAll()
@@ -57,9 +61,9 @@ func validatePrimary(ctx context.Context, conn *pgconn.PgConn) error {
 	row := result[0].Rows[0]
 	switch {
 	case string(row[0]) == "t":
-		return errors.New("the server is a standby, which knows no notifications: name the primary in DATABASE_URL and LISTEN_DATABASE_URL")
+		return notPrimary("the server is a standby, which knows no notifications: name the primary in DATABASE_URL and LISTEN_DATABASE_URL")
 	case string(row[1]) == "on":
-		return errors.New("the session is read-only, and can't notify: name a primary that takes writes, or set default_transaction_read_only = off for this role")
+		return notPrimary("the session is read-only, and can't notify: name a primary that takes writes, or set default_transaction_read_only = off for this role")
 	}
 	return nil
 }

@@ -4,31 +4,49 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"jobprogress/internal/job"
 	"jobprogress/sql"
 )
 
-// Installation says what is to be attached and who may use it.
+// Installation says what is to be attached, how, and who may use it. What is "" or missing stays as it was.
 type Installation struct {
-	Table       string // the job table, schema-qualified or found by search_path; "" is the one attached, or else job
-	ServiceRole string // may read what is published; "" grants nobody
-	WorkerRole  string // may call jobprogress.item; "" grants nobody
-	Gate        string // off: every change is notified, watched or not; "" is what it was, or else on
+	Table       string            // the job table, schema-qualified or found by search_path; at first that of the preset, or job
+	Preset      string            // a mapping by its name; takes back what was chosen before
+	Mapping     map[string]string // id, deleted, statuses, and SQL expressions by what they are: owner, created_at ...
+	Move        bool              // may detach another table
+	ServiceRole string            // may read what is published
+	WorkerRole  string            // may call jobprogress.item
+	Gate        string            // off: every change is notified, watched or not; at first on
+
+	Warn func(string) // is called with what works, and may surprise; may be nil
 }
 
-// SQL is the script that attaches: the settings, then sql/install.sql.
-func (i Installation) SQL() string {
-	var b strings.Builder
-	for _, setting := range []struct{ name, value string }{
-		{"job_table", i.Table}, {"service_role", i.ServiceRole}, {"worker_role", i.WorkerRole}, {"gate", i.Gate},
-	} {
-		fmt.Fprintf(&b, "set jobprogress.%s = %s;\n", setting.name, quote(setting.value))
+// SQL is the script that attaches.
+func (i Installation) SQL() string { return i.settings() + "\n" + sql.Install }
+
+// settings are those of the session that sql/install.sql looks at.
+func (i Installation) settings() string {
+	settings := map[string]string{
+		"job_table": i.Table, "preset": i.Preset, "service_role": i.ServiceRole, "worker_role": i.WorkerRole, "gate": i.Gate,
 	}
-	return b.String() + "\n" + sql.Install
+	if i.Move {
+		settings["move"] = "on"
+	}
+	maps.Copy(settings, i.Mapping)
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if settings[name] != "" {
+			fmt.Fprintf(&b, "set jobprogress.%s = %s;\n", name, quote(settings[name]))
+		}
+	}
+	return b.String()
 }
 
 // quote makes a literal that means the same whatever standard_conforming_strings is.
@@ -42,43 +60,85 @@ func quote(s string) string {
 
 // Install attaches jobprogress to the database of url. It can be done again.
 func Install(ctx context.Context, url string, i Installation) error {
-	_, err := script(ctx, url, "install", i.SQL())
-	return err
+	return session(ctx, url, "install", i.Warn, func(conn *pgx.Conn) error {
+		return run(ctx, conn, "install", i.SQL())
+	})
 }
 
-// Attached is the name of the job table.
-func Attached(ctx context.Context, url string) (table string, err error) {
-	results, err := script(ctx, url, "ask what is attached", `select jobprogress.attachment() ->> 'table'`)
-	if err != nil {
-		return "", err
-	}
-	return string(results[0].Rows[0][0]), nil
+// Explanation is what would be attached.
+type Explanation struct {
+	Attachment Attachment
+	Jobs       []job.Snapshot // some that there are now, as they would be read
+}
+
+// Explain is Install up to where the job table is locked, and takes it all back.
+func Explain(ctx context.Context, url string, i Installation) (e Explanation, err error) {
+	err = session(ctx, url, "explain", i.Warn, func(conn *pgx.Conn) error {
+		if err := run(ctx, conn, "explain", i.settings()+"\n"+sql.Preview); err != nil {
+			return err
+		}
+		defer conn.Exec(ctx, `rollback`)
+		if e.Attachment, err = ReadAttachment(ctx, conn); err != nil {
+			return err
+		}
+		e.Jobs, err = sample(ctx, conn)
+		return err
+	})
+	return e, err
+}
+
+// Attached is what is attached to the database of url.
+func Attached(ctx context.Context, url string) (a Attachment, err error) {
+	err = session(ctx, url, "ask what is attached", nil, func(conn *pgx.Conn) error {
+		a, err = ReadAttachment(ctx, conn)
+		return err
+	})
+	return a, err
 }
 
 // Uninstall takes everything away that Install brought.
 func Uninstall(ctx context.Context, url string) error {
-	_, err := script(ctx, url, "uninstall", sql.Uninstall)
-	return err
+	return session(ctx, url, "uninstall", nil, func(conn *pgx.Conn) error {
+		return run(ctx, conn, "uninstall", sql.Uninstall)
+	})
 }
 
-// script runs SQL, of any number of statements.
-func script(ctx context.Context, url, what, text string) ([]*pgconn.Result, error) {
+// session does something with a session of its own, whose warnings go to warn.
+func session(ctx context.Context, url, what string, warn func(string), do func(*pgx.Conn) error) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("%s: parse database URL: %w", what, err)
+		return fmt.Errorf("%s: parse database URL: %w", what, err)
 	}
 	configure(config)
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if warn != nil && n.SeverityUnlocalized == "WARNING" {
+			warn(n.Message)
+		}
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer conn.Close(ctx)
-	results, err := conn.PgConn().Exec(ctx, text).ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, explain(err))
-	}
-	return results, nil
+	return do(conn)
 }
+
+// run runs SQL, of any number of statements.
+func run(ctx context.Context, conn *pgx.Conn, what, text string) error {
+	if _, err := conn.PgConn().Exec(ctx, text).ReadAll(); err != nil {
+		return fmt.Errorf("%s: %w", what, explain(err))
+	}
+	return nil
+}
+
+// said is an error of our own SQL, as a sentence.
+type said struct {
+	sentence string
+	error
+}
+
+func (s said) Error() string { return s.sentence }
+func (s said) Unwrap() error { return s.error }
 
 // explain adds to an error of the database what it suggests to do, or what we do.
 func explain(err error) error {
@@ -88,6 +148,10 @@ func explain(err error) error {
 	}
 	hint := pg.Hint
 	switch pg.Code {
+	case "P0001": // raised by our own SQL, for people to read
+		if message, ok := strings.CutPrefix(pg.Message, "jobprogress: "); ok {
+			return said{strings.TrimSuffix(message+". "+hint, ". "), err}
+		}
 	case "3F000", "42883": // no such schema, no such function
 		if strings.Contains(pg.Message, "jobprogress") {
 			hint = "Run jobprogress install on this database."

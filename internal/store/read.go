@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -15,8 +14,8 @@ import (
 	"jobprogress/internal/job"
 )
 
-// Version is that of the SQL which this server works with. sql/install.sql has the same number.
-const Version = 2
+// Version is that of the SQL which this server works with. sql/install/published.sql has the same number.
+const Version = 3
 
 // Read is what one statement saw.
 type Read struct {
@@ -72,43 +71,31 @@ func TimedOut(err error) bool {
 }
 
 // CheckInstalled reports what is wrong with what is installed: it is not there, not for this role, or of another version;
-// and with tryRow, that no row of the table can be read.
-func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) error {
-	var text string
-	err := conn.QueryRow(ctx, `select jobprogress.attachment()::text`).Scan(&text)
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42883" {
-		return errOutdated // version 1 has no such function
-	}
+// and with tryRow, that no row of the table can be read. Of what is attached it returns as much as can be known.
+func CheckInstalled(ctx context.Context, conn *pgx.Conn, tryRow bool) (Attachment, error) {
+	attachment, err := ReadAttachment(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("check what is installed: %w", explain(err))
-	}
-	var attachment struct{ Version int }
-	if err := json.Unmarshal([]byte(text), &attachment); err != nil {
-		return fmt.Errorf("check what is installed: %w", err)
+		return attachment, err
 	}
 	switch installed := attachment.Version; {
 	case installed > Version:
-		return VersionError(fmt.Sprintf("this server is older than what is installed in the database (version %d, this server works with %d): upgrade the server", installed, Version))
+		return attachment, VersionError(fmt.Sprintf("this server is older than what is installed in the database (version %d, this server works with %d): upgrade the server", installed, Version))
 	case installed < Version:
-		return errOutdated
+		return attachment, errOutdated
 	}
 	if !tryRow {
-		return nil
+		return attachment, nil
 	}
-	var id *string
-	if err := conn.QueryRow(ctx, `select jobprogress.any_job()`).Scan(&id); err != nil && !TimedOut(err) {
-		return fmt.Errorf("check what is installed: %w", explain(err))
-	}
-	ids := []string{} // an empty table, or one that is slow to scan: at least the statement is tried
-	if id != nil {
-		ids = append(ids, *id)
+	ids, err := someJobs(ctx, conn, 1)
+	if err != nil && !TimedOut(err) { // an empty table, or one that is slow to scan: at least the statement is tried
+		return attachment, fmt.Errorf("check what is installed: %w", explain(err))
 	}
 	rows, err := conn.Query(ctx, snapshotSQL, ids, nil, nil)
 	if err != nil {
-		return fmt.Errorf("check what is installed: %w", explain(err))
+		return attachment, fmt.Errorf("check what is installed: %w", explain(err))
 	}
 	_, _, err = collect(rows)
-	return err
+	return attachment, err
 }
 
 // VersionError says that server and database don't fit, and which of them is older.

@@ -52,7 +52,7 @@ func (s *Store) Snapshot(ctx context.Context, ids []job.ID) ([]job.Snapshot, err
 
 const snapshotSQL = `
 select snapshot, id, found, coalesce(owner, ''), coalesce(type, ''), coalesce(status, ''), coalesce(done, ''), coalesce(total, ''),
-  coalesce(succeeded, ''), coalesce(failed, ''), coalesce(error, ''), created_at, started_at, completed_at, updated_at,
+  coalesce(succeeded, ''), coalesce(failed, ''), coalesce(message, ''), coalesce(error, ''), created_at, started_at, completed_at, updated_at,
   coalesce(run, ''), all_items, items
 from jobprogress.snapshot($1::text[], $2::text[], $3::text[])`
 
@@ -60,9 +60,9 @@ from jobprogress.snapshot($1::text[], $2::text[], $3::text[])`
 func collect(rows pgx.Rows) (snapshots []job.Snapshot, seen string, err error) {
 	snapshots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (job.Snapshot, error) {
 		var s job.Snapshot
-		var owner, status, done, total, succeeded, failed, message string
+		var owner, status, done, total, succeeded, failed, message, reason string
 		var items []byte
-		err := row.Scan(&seen, &s.ID, &s.Found, &owner, &s.Type, &status, &done, &total, &succeeded, &failed, &message,
+		err := row.Scan(&seen, &s.ID, &s.Found, &owner, &s.Type, &status, &done, &total, &succeeded, &failed, &message, &reason,
 			&s.CreatedAt, &s.StartedAt, &s.CompletedAt, &s.UpdatedAt, &s.Run, &s.AllItems, &items)
 		if err != nil {
 			return s, err
@@ -78,7 +78,8 @@ func collect(rows pgx.Rows) (snapshots []job.Snapshot, seen string, err error) {
 			Total:     job.ParseCount(total),
 			Succeeded: job.ParseCount(succeeded),
 			Failed:    job.ParseCount(failed),
-		}, message)
+			Message:   message,
+		}, reason)
 		s.Items, err = job.ParseItems(items)
 		return s, err
 	})
