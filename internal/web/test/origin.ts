@@ -49,7 +49,7 @@ export class Origin {
   private testbed: ChildProcess | undefined;
   private server: ChildProcess | undefined;
   private pool: pg.Pool | undefined;
-  private program = join(this.bin, 'jobprogress');
+  program = join(this.bin, 'jobprogress');
   databaseURL = '';
   log = '';
 

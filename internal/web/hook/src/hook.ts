@@ -3,7 +3,7 @@
 import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
 import { hashKey, useQueryClient, type QueryKey } from '@tanstack/react-query';
 import { fromJob, isTerminal, nothing, toJob } from './protocol.js';
-import { jobKey, mirror } from './query.js';
+import { jobKey, jobUrl, mirror } from './query.js';
 import { idleStore, jobStore, streamKey } from './share.js';
 import { attempt, type JobState, type WatchOptions } from './watch.js';
 
@@ -38,8 +38,8 @@ export function useJobProgress(jobId: string | null | undefined, options: UseJob
   useEffect(() => {
     latest.current = options;
   });
-  const { baseUrl = '', queryKey = jobKey(jobId ?? '') } = options;
-  const url = `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId ?? '')}/progress`;
+  const { baseUrl, queryKey = jobKey(jobId ?? '') } = options;
+  const url = `${jobUrl(baseUrl, jobId ?? '')}/progress`;
   const stream = jobId && streamKey(url, options);
   const entry = hashKey(queryKey);
   const store = useMemo(

@@ -6,6 +6,8 @@ export interface Progress {
   total: number;
   succeeded: number;
   failed: number;
+  /** What is being done. */
+  message?: string;
 }
 
 /** Applications may have more of them; only `completed` and `failed` end a job. */
@@ -54,27 +56,28 @@ export const isTerminal = (status: JobStatus | null | undefined): boolean => sta
 /** What the server says of a row that was deleted. */
 const deleted = 'job no longer exists';
 
-export const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
-const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
-const count = (value: unknown): number => (Number.isSafeInteger(value) ? Math.max(0, value as number) : 0);
+export const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+const isText = (value: unknown): value is string => typeof value === 'string' && !!value;
+const count = (value: unknown): number => (Number.isSafeInteger(value) && (value as number) > 0 ? (value as number) : 0);
 
-const toProgress = ({ done, total, succeeded, failed }: Record<string, unknown>): Progress => ({
-  done: count(done),
-  total: count(total),
-  succeeded: count(succeeded),
-  failed: count(failed),
+const toProgress = (from: Record<string, unknown>): Progress => ({
+  done: count(from.done),
+  total: count(from.total),
+  succeeded: count(from.succeeded),
+  failed: count(from.failed),
+  ...(isText(from.message) && { message: from.message }),
 });
 
 /** The job that a JSON answer is, or null if it is something else. */
 export function toJob(answer: unknown, id?: string): Job | null {
   if (!isObject(answer) || !isText(answer.status) || !isObject(answer.progress)) return null;
-  if (id !== undefined && String(answer.id).toLowerCase() !== id.toLowerCase()) return null;
+  if (id && `${answer.id}`.toLowerCase() !== id.toLowerCase()) return null;
   return { ...(answer as unknown as Job), progress: toProgress(answer.progress), error: (answer.error as string) || null };
 }
 
 /** What is shown of a job after an answer. */
 export function fromJob(view: JobView, { progress, status, error }: Job): JobView {
-  return { ...withStatus(view, status), progress: progress.total > 0 || view.progress ? progress : null, error };
+  return { ...withStatus(view, status), progress: progress.total || progress.message || view.progress ? progress : null, error };
 }
 
 /** What is shown after an event, as the server sends it. What is of no known type, or not as it should be, changes nothing. */

@@ -8,6 +8,9 @@ import { askState, type WatchOptions } from './watch.js';
 /** The key of a job's entry in the query cache. */
 export const jobKey = (jobId: string) => ['job', jobId] as const;
 
+/** Where the job's state is. */
+export const jobUrl = (baseUrl = '', jobId: string) => `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}`;
+
 export interface JobQueryOptions {
   /** Where the API is; without it the page's own origin. */
   baseUrl?: string | undefined;
@@ -20,7 +23,7 @@ export class JobRequestError extends Error {
   readonly status: number;
   readonly code: string | undefined;
   constructor(status: number, problem: { code?: string; detail?: string } | null) {
-    super(problem?.detail ?? `the server answers ${status}`);
+    super(problem?.detail ?? `HTTP ${status}`);
     this.status = status;
     this.code = problem?.code;
   }
@@ -41,7 +44,7 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): J
   return {
     queryKey: jobKey(jobId),
     queryFn: async ({ signal }) => {
-      const response = await (options.fetch ?? fetch)(`${(options.baseUrl ?? '').replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}`, {
+      const response = await (options.fetch ?? fetch)(jobUrl(options.baseUrl, jobId), {
         credentials: options.withCredentials ? 'include' : 'same-origin',
         headers: { Accept: 'application/json' },
         ...(signal && { signal }),
@@ -89,7 +92,7 @@ function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options
     if (data === undefined && fetchStatus === 'idle' && !query.options.queryFn) void fill();
     // Half an entry would be taken for a whole one: the application's query is waited for. And what is no object is not ours
     // to change.
-    if (isObject(data)) put(query, data);
+    if (isObject(data) && !Array.isArray(data)) put(query, data);
   };
 
   /** All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. */

@@ -300,7 +300,7 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
   const refused = async (error: ConnectionError) => {
     const { status, code } = error;
     if (code !== 'unexpected_answer' && [400, 403, 404].includes(status!)) {
-      const deleted = state.status === null && state.error !== null; // the stream has said so
+      const deleted = !state.status && state.error; // the stream has said so
       notFoundSince ||= Date.now();
       // A job that is not there may be about to be inserted.
       if (status === 404 && !deleted && Date.now() - notFoundSince < notFoundTimeout) return;
