@@ -84,7 +84,7 @@ func (w *world) settle(ctx context.Context) (map[string]row, error) {
 		}
 		pause(ctx, 10*time.Millisecond)
 	}
-	rows, err := readRows(ctx, conn)
+	rows, err := w.readRows(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
@@ -102,9 +102,9 @@ func (w *world) settle(ctx context.Context) (map[string]row, error) {
 
 // readRows reads all jobs, and the items of their present runs: with those of no run, and those that were said before the
 // job was started.
-func readRows(ctx context.Context, conn *pgx.Conn) (map[string]row, error) {
-	all, err := conn.Query(ctx, `select id::text, account_id::text, status::text, coalesce(error, ''), (progress ->> 'total')::bigint,
-		(progress ->> 'done')::bigint, (progress ->> 'succeeded')::bigint from job`)
+func (w *world) readRows(ctx context.Context, conn *pgx.Conn) (map[string]row, error) {
+	all, err := conn.Query(ctx, w.sql(`select id::text, account_id::text, status::text, coalesce(error, ''), (progress ->> 'total')::bigint,
+		(progress ->> 'done')::bigint, (progress ->> 'succeeded')::bigint from job`))
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (w *world) executeOnce(ctx context.Context, statements string) error {
 		return err
 	}
 	defer conn.Close(context.Background())
-	_, err = conn.PgConn().Exec(ctx, `set lock_timeout = '500ms'; `+statements).ReadAll()
+	_, err = conn.PgConn().Exec(ctx, `set lock_timeout = '500ms'; `+w.sql(statements)).ReadAll()
 	return err
 }
 

@@ -29,7 +29,7 @@ func (w *world) notify(ctx context.Context, payloads ...string) error {
 func garbage(ctx context.Context, w *world, rng *rand.Rand) error {
 	id := w.anyJob(rng)
 	return w.notify(ctx,
-		"", " ", "garbage", "null", "[]", "{"+id+"}", "urn:uuid:"+id, id+id, id[:35], id[:35]+"g", id+" ", strings.ReplaceAll(id, "-", ""),
+		"", " ", "garbage", "null", "[]", "{"+id+"}", "urn:uuid:"+id, id+id, id[:len(id)-1], id[:len(id)-1]+"g", "0"+id, "+"+id, id+" ", strings.ReplaceAll(id, "-", ""),
 		strings.Repeat("0", 36), strings.Repeat("-", 36), strings.Repeat("é", 18), "\x01\n\x7f", "probe", "probe ", "probe  ", "PROBE x",
 		strings.Repeat("[", 7000), strings.Repeat("é", 3900), "probe "+strings.Repeat("x", 7900))
 }

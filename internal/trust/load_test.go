@@ -72,13 +72,13 @@ func (w *world) burst(ctx context.Context, conn *pgx.Conn, job string, n int64) 
 	w.writing.RLock()
 	defer w.writing.RUnlock()
 	first := w.history.reserve(job, n)
-	_, err := conn.Exec(ctx, fmt.Sprintf(`do $$ begin
+	_, err := conn.Exec(ctx, w.sql(fmt.Sprintf(`do $$ begin
 		for i in 0..%d loop
 			update job set progress = jsonb_build_object('total', progress -> 'total', 'done', (progress ->> 'done')::bigint + 1, 'succeeded', %d + i)
 			where id = '%s' and status = 'running';
 			commit;
 		end loop;
-	end $$`, n-1, first, job))
+	end $$`, n-1, first, job)))
 	return err
 }
 

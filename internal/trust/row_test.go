@@ -3,15 +3,13 @@ package trust
 import (
 	"context"
 	"fmt"
-
-	"github.com/google/uuid"
 )
 
 // exec changes one row as text says, and notes what came of it. $1 is the job, $2 the write.
 func (w *writer) exec(ctx context.Context, job, text string, more ...any) error {
 	one := w.world.history.begin(job, "")
 	w.wrote = append(w.wrote, one)
-	tag, err := w.tx.Exec(ctx, text, append([]any{job, one.seq}, more...)...)
+	tag, err := w.tx.Exec(ctx, w.world.sql(text), append([]any{job, one.seq}, more...)...)
 	if err != nil {
 		return err
 	}
@@ -27,8 +25,8 @@ func (w *writer) exec(ctx context.Context, job, text string, more ...any) error 
 func (w *writer) readBack(ctx context.Context, one *write) error {
 	var xid, account, status, message, started string
 	var run, done int64
-	err := w.tx.QueryRow(ctx, `select pg_current_xact_id()::text, account_id::text, status::text, coalesce(error, ''),
-		`+runSQL+`, (progress ->> 'total')::bigint, (progress ->> 'done')::bigint from job where id = $1`, one.job).
+	err := w.tx.QueryRow(ctx, w.world.sql(`select pg_current_xact_id()::text, account_id::text, status::text, coalesce(error, ''),
+		`+runSQL+`, (progress ->> 'total')::bigint, (progress ->> 'done')::bigint from job where id = $1`), one.job).
 		Scan(&xid, &account, &status, &message, &started, &run, &done)
 	if err != nil {
 		return err
@@ -127,11 +125,7 @@ func (w *writer) delete(ctx context.Context, job string) error {
 
 // insert makes a job instead of another.
 func (w *writer) insert(ctx context.Context, instead string) error {
-	random := uuid.New()
-	if n := w.world.Buckets; n > 0 {
-		random[15] %= byte(n)
-	}
-	id, owner := random.String(), []string{ada, ben}[w.rng.IntN(2)]
+	id, owner := w.world.newID(), []string{ada, ben}[w.rng.IntN(2)]
 	w.world.history.set(func() { w.world.history.deleted[id] = true }, id, owner) // not there yet, perhaps never
 	started := w.rng.IntN(4) > 0                                                  // else the first run has no name
 	err := w.exec(ctx, id, `insert into job (id, account_id, type, status, started_at, progress)

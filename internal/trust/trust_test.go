@@ -192,6 +192,7 @@ func TestAllFaults(t *testing.T) {
 	for round := uint64(0); time.Now().Before(end) && !t.Failed(); round++ {
 		t.Run(fmt.Sprint("seed ", first+round), func(t *testing.T) {
 			c := config{Seed: first + round, Binary: binary, Backstop: time.Hour, Replicas: 3, Jobs: 6, Viewers: 24, Writers: 5, Buckets: int(round/2) % 3}
+			c.Mapped = (first+round)/2%2 == 1 || os.Getenv("TABLE") == "mapped"
 			if round%2 == 1 {
 				c.Backstop = 3 * time.Second
 			}

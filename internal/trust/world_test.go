@@ -31,6 +31,7 @@ type config struct {
 
 	Replicas, Jobs, Viewers, Writers int
 	Buckets                          int  // that the jobs are in, so that they share locks; 0 is all there are
+	Mapped                           bool // the table is not like the stand-in
 	Steady                           bool // viewers keep to one job, and do nothing but watch it
 }
 
@@ -97,6 +98,11 @@ func newWorld(t testing.TB, c config, report *report) *world {
 	t.Helper()
 	server, databaseURL := pgtest.Own(t)
 	w := &world{config: c, t: t, server: server, databaseURL: databaseURL, history: newHistory(), report: report}
+	if c.Mapped {
+		if err := mapJobs(t.Context(), databaseURL); err != nil {
+			t.Fatal(err)
+		}
+	}
 	conn, err := pgx.Connect(t.Context(), w.databaseURL)
 	if err != nil {
 		t.Fatal(err)
