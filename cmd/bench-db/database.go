@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
 
 	"jobprogress/internal/pgtest"
 	"jobprogress/internal/store"
@@ -16,6 +19,7 @@ import (
 // database is one with a job table, and who uses it besides the writers.
 type database struct {
 	name    string
+	river   bool                                                // the table is River's, else the stand-in's
 	attach  func(ctx context.Context, databaseURL string) error // nil: nothing
 	jobs    int                                                 // in the table
 	serve   bool                                                // a server runs
@@ -44,6 +48,10 @@ func installBesideNothing(ctx context.Context, url string) error {
 		returns void language plpgsql as $$ begin end $$`)
 }
 
+func installRiver(ctx context.Context, url string) error {
+	return store.Install(ctx, url, store.Installation{Preset: "river"})
+}
+
 // attachPlain attaches what most people write first.
 func attachPlain(ctx context.Context, url string) error {
 	return execute(ctx, url, `
@@ -69,12 +77,7 @@ func (d *database) prepare(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	d.url = pgtest.WithDatabase(b.server.URL, name)
-	// Room on each page for the versions of a row, as any table gets that is updated for a while.
-	err = execute(ctx, d.url, sql.Job+`; alter table job set (fillfactor = 50);
-		insert into job (id, account_id, type, status, progress)
-		select `+fmt.Sprintf(jobID, "i")+`, '`+account+`', 'matching', 'running', '{"total": 9000000000000000}' from generate_series(1, `+fmt.Sprint(d.jobs)+`) as i;
-		analyze job`)
-	if err != nil {
+	if err := d.fill(ctx); err != nil {
 		return err
 	}
 	if d.attach != nil {
@@ -96,6 +99,39 @@ func (d *database) prepare(ctx context.Context, b *bench) (err error) {
 		}
 	}
 	return d.watch(ctx)
+}
+
+// fill makes the table and its jobs, with room on each page for the versions of a row, as any table gets that is updated
+// for a while.
+func (d *database) fill(ctx context.Context) error {
+	if d.river {
+		pool, err := pgxpool.New(ctx, d.url)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		migrator, err := rivermigrate.New(riverpgxv5.New(pool), nil)
+		if err != nil {
+			return err
+		}
+		if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+			return err
+		}
+		return execute(ctx, d.url, `alter table river_job set (fillfactor = 50); insert into river_job (state, kind, max_attempts, args, attempted_at)
+			select 'running', 'sync', 3, '{"account_id": "`+account+`"}', now() from generate_series(1, `+fmt.Sprint(d.jobs)+`); analyze river_job`)
+	}
+	return execute(ctx, d.url, sql.Job+`; alter table job set (fillfactor = 50);
+		insert into job (id, account_id, type, status, progress)
+		select `+fmt.Sprintf(jobID, "i")+`, '`+account+`', 'matching', 'running', '{"total": 9000000000000000}' from generate_series(1, `+fmt.Sprint(d.jobs)+`) as i;
+		analyze job`)
+}
+
+// table is the name of its job table.
+func (d *database) table() string {
+	if d.river {
+		return "river_job"
+	}
+	return "job"
 }
 
 // watch has the first jobs watched, as many as are to be.

@@ -24,6 +24,13 @@ func updateScript(jobs int) string {
 	return fmt.Sprintf("\\set i random(1, %d)\n", jobs) + update
 }
 
+// riverScript updates one of River's jobs.
+func riverScript(jobs int) string {
+	return fmt.Sprintf("\\set i random(1, %d)\n", jobs) + `update river_job set metadata = jsonb_set(metadata, '{progress}',
+  jsonb_build_object('total', 9000000000000000, 'done', (extract(epoch from clock_timestamp()) * 1000000)::bigint)) where id = :i;
+`
+}
+
 // callItem says something of an item of the job. callNothing calls a function that does nothing in the same way: for short
 // transactions most of the cost is in that.
 var (

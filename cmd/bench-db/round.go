@@ -84,7 +84,7 @@ func (s *subject) at(writers int) *measured {
 // subject.
 func (s *subject) tidy(ctx context.Context, m *measured) error {
 	if !s.items {
-		return execute(ctx, s.database.url, "vacuum job; checkpoint")
+		return execute(ctx, s.database.url, "vacuum "+s.database.table()+"; checkpoint")
 	}
 	var one sweep
 	admin := s.database.admin

@@ -48,12 +48,16 @@ func subjects() []*subject {
 	itemsNobody := &database{name: "items_nobody", jobs: jobs, attach: installBesideNothing, serve: true}
 	itemsAll := &database{name: "items_all", jobs: jobs, attach: install("on"), serve: true, watched: jobs}
 
+	riverNone := &database{name: "river_none", river: true, jobs: jobs}
+	riverNobody := &database{name: "river_nobody", river: true, jobs: jobs, attach: installRiver, serve: true}
+
 	update, noItem, item := updateScript(jobs), itemScript(jobs, ""), itemScript(jobs, callItem)
 	ends := []int{1, 16}
 	most := []int{16}
 	base := &subject{name: "update: no trigger", database: none, script: update, writers: writers}
 	nobodyBase := &subject{name: "begin-update-end: attached and nobody watches", database: itemsNobody, script: noItem, writers: ends}
 	allBase := &subject{name: "begin-update-end: attached and all watched", database: itemsAll, script: noItem, writers: ends}
+	riverBase := &subject{name: "update of river_job: no trigger", database: riverNone, script: riverScript(jobs), writers: ends}
 	delayBase := &subject{name: "update: no trigger and commit_delay 5 ms", database: none, script: update, writers: most, commitDelay: true}
 	return []*subject{
 		base,
@@ -62,6 +66,8 @@ func subjects() []*subject {
 		{name: "update: attached and 10 % watched", database: some, script: update, base: base, writers: writers},
 		{name: "update: attached and all watched", database: all, script: update, base: base, writers: writers},
 		{name: "update: attached with gate off and nobody watches", database: ungated, script: update, base: base, writers: writers},
+		riverBase,
+		{name: "update of river_job: attached by preset and nobody watches", database: riverNobody, script: riverScript(jobs), base: riverBase, writers: ends},
 		nobodyBase,
 		{name: "begin-update-nothing()-end: attached and nobody watches", database: itemsNobody, script: itemScript(jobs, callNothing), base: nobodyBase, writers: ends},
 		{name: "begin-update-item()-end: attached and nobody watches", database: itemsNobody, script: item, base: nobodyBase, writers: ends, items: true},
