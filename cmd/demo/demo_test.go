@@ -51,7 +51,7 @@ func startDemo(t *testing.T) *demo {
 	}
 	d := &demo{t: t, left: left}
 	d.command = exec.Command(filepath.Join(bin, "demo"), "--addr", "127.0.0.1:0")
-	d.command.Env = append(os.Environ(), "TMPDIR="+d.left, "DATABASE_URL=")
+	d.command.Env = append(os.Environ(), "TMPDIR="+d.left, "DEMO_DATABASE_URL=", "DATABASE_URL=postgres://nobody@127.0.0.1:1/application")
 	d.command.Stderr = os.Stderr
 	stdout, err := d.command.StdoutPipe()
 	if err != nil {
