@@ -68,10 +68,11 @@ begin
 
   wanted := coalesce(wanted, case when preset is null then earlier ->> 'table' end, mapping ->> 'table');
   begin
+    perform parse_ident(wanted); -- to_regclass fails for what is no name only before PostgreSQL 16
     perform set_config('search_path', current_setting('jobprogress.search_path'), true);
     job_table := to_regclass(wanted);
     perform set_config('search_path', 'pg_catalog, pg_temp', true);
-  exception when syntax_error or invalid_name or cardinality_violation or feature_not_supported then
+  exception when syntax_error or invalid_name or invalid_parameter_value or cardinality_violation or feature_not_supported then
     raise exception 'jobprogress: % is not the name of a table', wanted
       using hint = 'Write it as in SQL: app.job, or app."Odd jobs".';
   end;
