@@ -44,6 +44,7 @@ set local search_path = pg_catalog, pg_temp;
 \ir install/items.sql
 \ir install/read.sql
 \ir install/sample.sql
+\ir install/list.sql
 
 -- How its changes are notified.
 \ir install/gate.sql

@@ -97,6 +97,7 @@ func TestCheckFindsEachFault(t *testing.T) {
 		"unlogged":                   {`alter table job set unlogged`, nil, "unlogged", false, "is unlogged"},
 		"nobody's jobs":              {fill + `alter table job alter account_id drop not null; update job set account_id = null`, nil, "no_owner", false, "None of 2 jobs has an owner"},
 		"no progress":                {fill + `update job set progress = '{}'`, nil, "no_progress", false, "None of 2 jobs has a progress"},
+		"owner without an index":     {`drop index job_account_id`, nil, "owner_index", false, "No index begins with the owner"},
 		"odd status":                 {fill + `alter table job alter status drop default, alter status type text; update job set status = 'cancelled'`, nil, "status", false, `Status "cancelled"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -384,6 +384,6 @@ func TestBarNamesTheJob(t *testing.T) {
 		if got := shortID(id); got != want {
 			t.Errorf("%q is shown as %q", id, got)
 		}
-		newBar(os.Stdout, id).close()
+		newOneBar(os.Stdout, id).close()
 	}
 }

@@ -36,13 +36,14 @@ func noEnv(string) string { return "" }
 
 // server is the program as main runs it, for as long as the test.
 type server struct {
-	t          *testing.T
-	url, admin string
-	db         *pgxpool.Pool
-	client     *http.Client
-	stop       func()     // as Ctrl-C does
-	sigterm    func()     // as SIGTERM does
-	stopped    chan error // what run returned
+	t           *testing.T
+	url, admin  string
+	db          *pgxpool.Pool
+	databaseURL string
+	client      *http.Client
+	stop        func()     // as Ctrl-C does
+	sigterm     func()     // as SIGTERM does
+	stopped     chan error // what run returned
 }
 
 func serveForTest(t *testing.T, databaseURL string, args ...string) *server {
@@ -55,7 +56,7 @@ func serveForTestWith(t *testing.T, databaseURL string, client *http.Client, arg
 	ctx, end := context.WithCancelCause(context.Background())
 	cancel := func() { end(context.Canceled) }
 	log, logEnd := io.Pipe()
-	s := &server{t: t, stop: cancel, sigterm: func() { end(errTerminated) }, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL), client: client}
+	s := &server{t: t, databaseURL: databaseURL, stop: cancel, sigterm: func() { end(errTerminated) }, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL), client: client}
 	args = append([]string{"serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
 		"--log-format", "json", "--jwt-secret", secret}, args...)
 	go func() {

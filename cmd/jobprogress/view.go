@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 
@@ -45,8 +44,7 @@ func printable(s string) string {
 
 // bar draws the job as a live bar with the items in progress below it.
 type bar struct {
-	progress *mpb.Progress
-	bar      *mpb.Bar
+	bar *mpb.Bar
 
 	mu      sync.Mutex
 	counts  job.Progress
@@ -58,9 +56,9 @@ type bar struct {
 // mostItems is how many of the items in progress are drawn.
 const mostItems = 4
 
-func newBar(w *os.File, id string) *bar {
-	b := &bar{progress: mpb.New(mpb.WithOutput(w), mpb.WithWidth(60)), status: "connecting"}
-	b.bar = b.progress.AddBar(0,
+func newBar(drawn *mpb.Progress, id string) *bar {
+	b := &bar{status: "connecting"}
+	b.bar = drawn.AddBar(0,
 		mpb.PrependDecorators(
 			decor.Name(shortID(id)+" "),
 			decor.Any(func(decor.Statistics) string { return b.text().status }, decor.WC{W: 11, C: decor.DindentRight}),
@@ -142,12 +140,7 @@ func (b *bar) item(e event) {
 
 func (b *bar) close() {
 	b.mu.Lock()
-	b.current = nil
-	message := b.message
+	b.current, b.counts.Message = nil, ""
 	b.mu.Unlock()
 	b.bar.Abort(false)
-	b.progress.Wait()
-	if message != "" {
-		fmt.Fprintln(os.Stderr, printable(message))
-	}
 }

@@ -19,14 +19,14 @@ import (
 )
 
 type watchCommand struct {
-	ID    string `arg:"" help:"The job's id."`
+	ID    string `arg:"" optional:"" help:"The job's id. Without one, all jobs of the account."`
 	URL   string `name:"url" env:"JOBPROGRESS_URL" default:"http://127.0.0.1:8080" help:"Where jobprogress serves."`
 	Token string `env:"JOBPROGRESS_TOKEN" help:"Token of the job's account, as jobprogress token prints it."`
 }
 
 func (c *watchCommand) validate() []error {
 	var invalid []error
-	if _, err := job.IDText.Parse(c.ID); err != nil {
+	if _, err := job.IDText.Parse(c.ID); c.ID != "" && err != nil {
 		invalid = append(invalid, err)
 	}
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -43,6 +43,14 @@ type event struct {
 	ItemID string `json:"itemId"`
 	Kind   string `json:"itemKind"`
 	Label  string `json:"label"`
+
+	// Of a stream of many jobs.
+	JobID string `json:"jobId"`
+	Job   struct {
+		Status   string
+		Progress job.Progress
+		Error    string
+	} `json:"job"`
 }
 
 // watchPause is how long somebody at a terminal waits for the next try, at most.
@@ -55,15 +63,26 @@ type view interface {
 }
 
 func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error {
-	var v view = plain{stdout}
-	if file, ok := stdout.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		v = newBar(file, c.ID)
+	file, terminal := stdout.(*os.File)
+	terminal = terminal && term.IsTerminal(int(file.Fd()))
+	path := "/api/jobs/progress"
+	var v view
+	switch {
+	case c.ID == "":
+		v = newJobs(stdout, terminal)
+	case terminal:
+		v = newOneBar(file, c.ID)
+	default:
+		v = plain{stdout}
+	}
+	if c.ID != "" {
+		path = "/api/jobs/" + url.PathEscape(c.ID) + "/progress"
 	}
 	defer v.close()
 
 	ctx, done := context.WithCancel(ctx)
 	defer done()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+"/api/jobs/"+url.PathEscape(c.ID)+"/progress", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+path, nil)
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
@@ -85,6 +104,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 		}
 		v.show(e)
 		switch {
+		case c.ID == "": // the list has no end
 		case e.Type == "error":
 			message = e.Message
 		case e.Type == "status" && job.Status(e.Status).Terminal():
@@ -102,7 +122,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 	if errors.As(err, &refused) {
 		return refused
 	}
-	return fmt.Errorf("watch job %s: %w", c.ID, err)
+	return fmt.Errorf("watch: %w", err)
 }
 
 // refusal is an answer that no retry changes.

@@ -97,7 +97,9 @@ func authenticate(r *http.Request, cookie string, verify func(ctx context.Contex
 func accountOf(value any) string {
 	switch v := value.(type) {
 	case string:
-		return canonical(v)
+		if !strings.Contains(v, "\x00") { // which no database has
+			return canonical(v)
+		}
 	case json.Number:
 		if _, ok := new(big.Int).SetString(v.String(), 10); ok {
 			return v.String()

@@ -12,6 +12,7 @@ type metrics struct {
 	watched, unwatched    prometheus.Counter
 	unnotified            prometheus.Counter
 	reads, roundTrip      prometheus.Histogram
+	listReads             prometheus.Histogram
 	jobsRead, readsFailed prometheus.Counter
 	polls                 prometheus.Counter
 	pollInterval          prometheus.Gauge
@@ -61,6 +62,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 		}, []string{"of"}),
 		unnotified:   counter("jobprogress_unnotified_changes_total", "Changes that the backstop found and nobody notified."),
 		reads:        histogram("jobprogress_read_seconds", "Reads and how long they took. One reads up to 1,000 jobs."),
+		listReads:    histogram("jobprogress_list_read_seconds", "Reads of accounts' lists and how long they took. One reads up to 1,000."),
 		jobsRead:     counter("jobprogress_jobs_read_total", "Jobs read."),
 		readsFailed:  counter("jobprogress_reads_failed_total", "Reads that failed."),
 		polls:        counter("jobprogress_polls_total", "Polls of the jobs that are watched and not notified."),

@@ -39,6 +39,7 @@ type reader struct {
 	health  *health
 	backoff *backoff.ExponentialBackOff
 	poller  poller
+	lists   lists
 	session // the present one
 
 	unread, locked, silent rate.Sometimes // lines of the log that could be many
@@ -273,6 +274,7 @@ func (r *reader) tick(ctx context.Context) error {
 			})
 		}
 	}
+	r.pollLists(now)
 	if r.poller.due(now) {
 		before := r.pace.polled.Len()
 		r.pace.observe(r.poller.read, r.poller.changed)
@@ -308,6 +310,9 @@ func (r *reader) readSome(ctx context.Context) error {
 	if r.lacks != nil {
 		r.feed.FailAll(r.lacks)
 		return nil
+	}
+	if err := r.readSomeLists(ctx); err != nil {
+		return err
 	}
 	if missing := r.feed.Next(readLimit).Without(r.gate.held.Buckets).Without(r.pace.polled); missing != (job.Buckets{}) {
 		if err := r.adjust(ctx); err != nil {

@@ -53,6 +53,8 @@ var (
 	errAuthUnavailable     = newProblem(http.StatusServiceUnavailable, "auth_unavailable", "Your session can't be verified now, because the application does not say whose it is.")
 	errHeader              = newProblem(http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The headers of the request are too long. Deleting cookies may help.")
 	errBody                = newProblem(http.StatusBadRequest, "invalid_body", "Nothing here takes a body, and this one is too long or too slow to be passed over.")
+	errTooManyIDs          = newProblem(http.StatusBadRequest, "too_many_ids", "One stream shows at most 100 jobs.")
+	errNoAccount           = newProblem(http.StatusBadRequest, "no_account", "Without authentication there is no account: name jobs, as in /api/jobs/progress?id=A&id=B.")
 	errInternal            = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here. The server's log says what.")
 )
 
@@ -120,7 +122,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	header.Set("Cache-Control", "no-store")
 	if p.temporary() {
 		wait := a.retryDelay.next()
-		if r.Pattern == streamPattern && acceptsStream(r) {
+		if (r.Pattern == streamPattern || r.Pattern == manyPattern) && acceptsStream(r) {
 			// EventSource gives up for ever on any status but 200.
 			header.Set("Content-Type", sse.ContentType)
 			b := sse.AppendRetry(nil, wait)

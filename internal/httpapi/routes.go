@@ -38,9 +38,10 @@ type Config struct {
 	Registry *prometheus.Registry
 }
 
-// Reader reads rows for the JSON state: one Snapshot for each id.
+// Reader reads rows for the JSON states: one Snapshot for each id, or a list.
 type Reader interface {
 	Snapshot(ctx context.Context, ids []job.ID) ([]job.Snapshot, error)
+	List(ctx context.Context, account string) ([]job.Snapshot, error) // of those that the account may watch now
 }
 
 // Authenticator finds out who sends a request. Its errors wrap one of package auth.
@@ -76,6 +77,8 @@ func New(c Config) *API {
 func (a *API) Handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle(streamPattern, a.handle(a.getProgress, http.MethodGet))
+	mux.Handle(manyPattern, a.handle(a.getManyProgress, http.MethodGet))
+	mux.Handle("/api/jobs", a.handle(a.getJobs, http.MethodGet, http.MethodHead))
 	mux.Handle("/api/jobs/{id}", a.handle(a.getJob, http.MethodGet, http.MethodHead))
 	mux.Handle("/healthz", a.handle(a.getHealth, http.MethodGet, http.MethodHead))
 	mux.Handle("/readyz", a.handle(a.getReadiness, http.MethodGet, http.MethodHead))
@@ -87,8 +90,11 @@ func (a *API) Handler() (http.Handler, error) {
 	return a.limitHeaders(a.limitTime(checked)), nil
 }
 
-// streamPattern is where the streams are.
-const streamPattern = "/api/jobs/{id}/progress"
+// The streams: of one job, and of many.
+const (
+	streamPattern = "/api/jobs/{id}/progress"
+	manyPattern   = "/api/jobs/progress"
+)
 
 // Admin is the operator's surface.
 func (a *API) Admin() http.Handler {

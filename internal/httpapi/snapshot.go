@@ -54,11 +54,16 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	answerJSON(w, r, body)
+	return nil
+}
+
+// answerJSON answers with JSON and an ETag, or with 304.
+func answerJSON(w http.ResponseWriter, r *http.Request, body []byte) {
 	digest := sha256.Sum256(body)
 	w.Header().Set("ETag", `"`+base64.RawURLEncoding.EncodeToString(digest[:12])+`"`)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "private, no-cache")
 	r.Header.Del("Range") // half a state is none
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
-	return nil
 }

@@ -66,23 +66,56 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 		noContent(w)
 		return nil
 	}
+	a.stream(w, r, control, viewer, &oneJob{subscriber, viewer, subscriber.Cursor(lastEventID)})
+	return nil
+}
+
+// stream answers with a stream, until it ends.
+func (a *API) stream(w http.ResponseWriter, r *http.Request, control *http.ResponseController, viewer auth.Viewer, jobs source) {
 	streamHeader(w)
 	s := &stream{
-		api:        a,
-		writer:     writer{w: w, rc: control, timeout: a.WriteTimeout, metrics: a.metrics},
-		subscriber: subscriber,
-		viewer:     viewer,
-		request:    r,
-		cursor:     subscriber.Cursor(lastEventID),
-		named:      r.URL.Query().Get("heartbeat") == "1",
-		live:       true,
+		api:     a,
+		writer:  writer{w: w, rc: control, timeout: a.WriteTimeout, metrics: a.metrics},
+		source:  jobs,
+		viewer:  viewer,
+		request: r,
+		named:   r.URL.Query().Get("heartbeat") == "1",
+		live:    true,
 	}
 	a.metrics.opened.Inc()
 	a.metrics.open.Inc()
 	defer a.metrics.open.Dec()
 	a.metrics.ended.WithLabelValues(s.run(r.Context())).Inc()
 	s.writer.setDeadline() // the end of the answer is a write too
-	return nil
+}
+
+// source is what a stream shows.
+type source interface {
+	// next returns what the viewer has not seen, why the stream ends with it ("" if it goes on), and what is ready when
+	// there is more.
+	next() (frames []hub.Frame, end string, more <-chan struct{})
+}
+
+// oneJob is the source of a stream of one job.
+type oneJob struct {
+	subscriber *hub.Subscriber
+	viewer     auth.Viewer
+	cursor     hub.Cursor
+}
+
+func (o *oneJob) next() (frames []hub.Frame, end string, more <-chan struct{}) {
+	batch := o.subscriber.Changes(o.cursor)
+	if !o.viewer.Owns(batch.Account) {
+		return nil, endNotOwner, nil
+	}
+	o.cursor = batch.Cursor
+	switch batch.End {
+	case hub.Final:
+		end = endFinal
+	case hub.Gone:
+		end = endGone
+	}
+	return batch.Frames, end, batch.Changed
 }
 
 // noContent is the answer after which EventSource does not come back.
@@ -206,16 +239,15 @@ const (
 
 var ends = []string{endFinal, endGone, endNotOwner, endExpired, endAged, endRevoked, endDrained, endClient, endStalled}
 
-// stream is one viewer of one job.
+// stream is one viewer.
 type stream struct {
-	api        *API
-	writer     writer
-	subscriber *hub.Subscriber
-	viewer     auth.Viewer
-	request    *http.Request
-	cursor     hub.Cursor
-	named      bool // wants named events: heartbeat and bus
-	live       bool // what it was sent of the bus; silence means live
+	api     *API
+	writer  writer
+	source  source
+	viewer  auth.Viewer
+	request *http.Request
+	named   bool // wants named events: heartbeat and bus
+	live    bool // what it was sent of the bus; silence means live
 }
 
 // How long a viewer waits before it comes back: after a cut, when all do so at once, and after an end of the server's own
@@ -268,19 +300,18 @@ func (s *stream) follow(ctx context.Context) string {
 	verdict := make(chan bool, 1)
 
 	for first := true; ; first = false {
-		batch := s.subscriber.Changes(s.cursor)
-		if !s.viewer.Owns(batch.Account) {
-			return endNotOwner
+		frames, end, more := s.source.next()
+		if end == endNotOwner {
+			return end
 		}
 		status, statusChanged := s.api.Hub.Status()
 		if s.named && status.Live != s.live {
 			s.writer.bus(status.Live)
 			s.live = status.Live
 		}
-		s.writer.frames(batch.Frames, first) // after all else: nothing follows a final frame
-		s.cursor = batch.Cursor
+		s.writer.frames(frames, first) // after all else: nothing follows a final frame
 		wrote, err := s.writer.flush()
-		if err == nil && first && batch.End == hub.Open {
+		if err == nil && first && end == "" {
 			// In a write of its own: some scanners hold back what comes first until there is more.
 			s.writer.ping()
 			_, err = s.writer.flush()
@@ -290,16 +321,14 @@ func (s *stream) follow(ctx context.Context) string {
 			return endStalled
 		case err != nil:
 			return endClient
-		case batch.End == hub.Final:
-			return endFinal
-		case batch.End == hub.Gone:
-			return endGone
+		case end != "":
+			return end
 		case wrote:
 			ping.Reset(silence(s.api.PingInterval))
 		}
 
 		select {
-		case <-batch.Changed:
+		case <-more:
 		case <-statusChanged:
 		case <-ping.C:
 			s.writer.ping()

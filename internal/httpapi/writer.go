@@ -37,7 +37,10 @@ func (w *writer) retry(wait time.Duration) { w.buffer = sse.AppendRetry(w.buffer
 // frames gathers frames. What a viewer missed is no measure of how fast changes are sent.
 func (w *writer) frames(frames []hub.Frame, missed bool) {
 	for _, f := range frames {
-		w.buffer = append(sse.AppendID(w.buffer, f.ID), f.Data...)
+		if f.ID != "" {
+			w.buffer = sse.AppendID(w.buffer, f.ID)
+		}
+		w.buffer = append(w.buffer, f.Data...)
 	}
 	w.count = len(frames)
 	if !missed {

@@ -29,6 +29,11 @@ const finalPrefix = "final-"
 // Completed is the end of a job whose row is gone, where that means that it has succeeded.
 var Completed = Frame{ID: finalPrefix + "deleted", Data: sse.Data(job.Completed.Event())}
 
+// FinalID is the event id of an end in a state with this digest.
+func FinalID(digest []byte) string {
+	return finalPrefix + base64.RawURLEncoding.EncodeToString(digest[:12])
+}
+
 // IsFinal reports whether the event of this id was the last of a stream.
 func IsFinal(lastEventID string) bool { return strings.HasPrefix(lastEventID, finalPrefix) }
 
@@ -41,7 +46,7 @@ func (t *topic) finalID() string {
 	p := t.state.Progress
 	digest := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d %d %d %q %s",
 		t.id, t.state.Status, p.Done, p.Total, p.Succeeded, p.Failed, p.Message, t.state.Error))
-	return finalPrefix + base64.RawURLEncoding.EncodeToString(digest[:12])
+	return FinalID(digest[:])
 }
 
 // Cursor is where a viewer stands that has last seen the event of this id; "" is a new viewer.

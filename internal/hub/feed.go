@@ -146,6 +146,7 @@ func (f Feed) Fail(requests []job.Request, err error) {
 
 // FailAll fails all that is to be read.
 func (f Feed) FailAll(err error) {
+	f.FailLists(f.BeginLists(math.MaxInt), err)
 	for requests := f.Begin(math.MaxInt); len(requests) > 0; requests = f.Begin(math.MaxInt) {
 		f.Fail(requests, err)
 	}
@@ -265,10 +266,12 @@ func (f Feed) SetTable(table job.Table) {
 }
 
 // Table is the last that SetTable said.
-func (f Feed) Table() job.Table {
-	f.hub.mu.Lock()
-	defer f.hub.mu.Unlock()
-	return f.hub.table
+func (f Feed) Table() job.Table { return f.hub.tableNow() }
+
+func (h *Hub) tableNow() job.Table {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.table
 }
 
 // SetLive says that the bus has proven that it hears the database.

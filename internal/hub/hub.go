@@ -31,8 +31,9 @@ type Hub struct {
 	topics  map[job.ID]*topic
 	wanted  map[job.ID]*topic // to be read
 	urgent  map[job.ID]*topic // those of them that somebody waits for
-	wake    chan struct{}     // holds a token while wanted is not empty
+	wake    chan struct{}     // holds a token while wanted is not empty, or a list is wanted
 	in      [len(job.Buckets{})]int
+	lists   map[string]*list // by account
 	table   job.Table
 	status  Status
 	changed chan struct{} // closed when table or status changes
@@ -51,6 +52,7 @@ func New(reg prometheus.Registerer) *Hub {
 		topics:  make(map[job.ID]*topic),
 		wanted:  make(map[job.ID]*topic),
 		urgent:  make(map[job.ID]*topic),
+		lists:   make(map[string]*list),
 		wake:    make(chan struct{}, 1),
 		status:  Status{Reason: "starting"},
 		changed: make(chan struct{}),

@@ -45,12 +45,41 @@ func (s *Subscriber) Owner() (account string, found bool, changed <-chan struct{
 	return t.state.Account, t.shown && !t.gone, t.changed
 }
 
+// Picture is all that there is to see of a job now.
+type Picture struct {
+	Row     job.Snapshot // without items
+	Found   bool         // else nothing of this is known
+	Deleted bool         // the row was there, and is not any more; nothing will change
+	Items   []Frame
+	Cursor  Cursor // from which Changes go on
+	End     End
+}
+
+// Picture returns it.
+func (s *Subscriber) Picture() Picture {
+	t := s.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := Picture{Row: t.row, Deleted: t.gone, Cursor: Cursor{version: t.version}, End: t.end()}
+	p.Row.State = t.state
+	p.Found = t.shown && !t.removed
+	for _, part := range t.parts {
+		if part.item != nil {
+			p.Items = append(p.Items, Frame{Data: part.data})
+		}
+	}
+	return p
+}
+
 // Batch is what a viewer has not seen yet.
 type Batch struct {
 	Frames  []Frame
 	Cursor  Cursor          // to ask with next time
 	Account string          // the job's owner now; "" when it has none
 	End     End             // whether more is to come
+	Row     job.Snapshot    // without items
+	Deleted bool            // the row was there, and is not any more; nothing will change
+	Removed bool            // and that does not mean that the job has succeeded
 	Changed <-chan struct{} // closed when there is more than this batch
 }
 
@@ -76,13 +105,8 @@ func (s *Subscriber) Changes(cursor Cursor) Batch {
 	t := s.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := Batch{Cursor: Cursor{version: t.version}, Account: t.state.Account, Changed: t.changed}
-	switch {
-	case t.state.Status.Terminal():
-		b.End = Final
-	case t.gone:
-		b.End = Gone
-	}
+	b := Batch{Cursor: Cursor{version: t.version}, Account: t.state.Account, Changed: t.changed, End: t.end(), Row: t.row, Deleted: t.gone, Removed: t.removed}
+	b.Row.State = t.state
 	parts := t.since(cursor)
 	b.Frames = make([]Frame, len(parts))
 
@@ -145,6 +169,17 @@ func whole(p *part, foreign bool, blank []byte) *part {
 		return &part{version: 1, data: sse.Data(blank)}
 	}
 	return nil
+}
+
+// end says what follows what there is now. The caller holds mu.
+func (t *topic) end() End {
+	switch {
+	case t.state.Status.Terminal():
+		return Final
+	case t.gone:
+		return Gone
+	}
+	return Open
 }
 
 // last is the part after which a stream ends, or nil. The caller holds mu.

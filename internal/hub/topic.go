@@ -36,11 +36,14 @@ type topic struct {
 	version uint64
 	parts   []*part       // by version
 	changed chan struct{} // closed with each new version
+	groups  map[*Group]bool
 	encoded prometheus.Counter
 	shown   bool // state is a row's
 	gone    bool // the row was deleted; final
+	removed bool // and that does not mean that the job has succeeded
 	state   job.State
-	heard   time.Time // when the change that is being applied was notified
+	row     job.Snapshot // the last that was found, without its items
+	heard   time.Time    // when the change that is being applied was notified
 
 	progress, status, message *part // in parts, or nil
 	items                     map[string]*part
@@ -96,19 +99,24 @@ func (t *topic) deleted() bool {
 func (t *topic) apply(s job.Snapshot, heard time.Time, deleted job.Deleted) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	version, account := t.version, t.state.Account
+	version, account, gone := t.version, t.state.Account, t.gone
 	t.heard = heard
 	switch {
 	case s.Found:
 		t.showItems(s.Items, s.AllItems)
 		t.show(s.State)
+		t.row = s
+		t.row.Items = nil
 	case t.shown:
 		t.vanish(deleted)
 	}
-	changed = t.version != version || t.state.Account != account
+	changed = t.version != version || t.state.Account != account || t.gone != gone
 	if changed {
 		close(t.changed)
 		t.changed = make(chan struct{})
+		for g := range t.groups {
+			g.mark(t.id)
+		}
 	}
 	return changed
 }
@@ -139,7 +147,7 @@ func (t *topic) show(s job.State) {
 
 // vanish shows that the row is gone. The caller holds mu.
 func (t *topic) vanish(deleted job.Deleted) {
-	t.gone = true
+	t.gone, t.removed = true, deleted != job.DeletedCompleted
 	switch {
 	case t.state.Status.Terminal(): // that is the last to see
 		return

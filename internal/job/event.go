@@ -60,6 +60,9 @@ func (s Snapshot) MarshalJSON() ([]byte, error) {
 	}{s.ID, s.Type, s.State.Status, s.State.Progress, message, s.CreatedAt, s.StartedAt, s.CompletedAt, s.UpdatedAt}), nil
 }
 
+// Quote is the text as a JSON string.
+func Quote(text string) []byte { return encode(text) }
+
 // encode leaves <, > and & as they are: an event is no HTML, and people read it with curl.
 func encode(v any) []byte {
 	var b bytes.Buffer

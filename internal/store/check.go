@@ -171,7 +171,7 @@ var checks = []check{
 		`select format('Role %s may not call %s.', role, f.oid::regprocedure)
 		from pg_proc as f
 		join (values
-			('snapshot', @service::text), ('sweep', @service), ('some_jobs', @service), ('attachment', @service), ('item', @worker)
+			('snapshot', @service::text), ('sweep', @service), ('some_jobs', @service), ('lists', @service), ('attachment', @service), ('item', @worker)
 		) as needed (name, role) on name = proname
 		where pronamespace = to_regnamespace('jobprogress') and role <> '' and prosrc not like '%upgrade the server%'
 			and (to_regrole(quote_ident(role)) is null or not has_schema_privilege(to_regrole(quote_ident(role)), 'jobprogress', 'usage')
@@ -183,8 +183,8 @@ var checks = []check{
 		where not has_function_privilege('public', 'pg_catalog.' || needed, 'execute') and (@gate = 'on' or place < 3)`},
 	{Finding{Code: "function_missing", Fault: true, Advice: "Run jobprogress install."},
 		`select format('Function jobprogress.%s is missing.', wanted)
-		from unnest(array['cut', 'has_items', 'is_id', 'item', 'items_of', 'json', 'moment', 'notify_job', 'progress_of', 'published',
-			'run_of', 'snapshot', 'some_jobs', 'sweep', 'unwatched']) as wanted
+		from unnest(array['cut', 'has_items', 'is_bigint', 'is_id', 'is_uuid', 'item', 'items_of', 'json', 'lists', 'moment', 'notify_job',
+			'progress_of', 'published', 'published_of', 'run_of', 'snapshot', 'some_jobs', 'sweep', 'unwatched']) as wanted
 		where not exists (select from pg_proc where pronamespace = to_regnamespace('jobprogress') and proname = wanted)`},
 	{Finding{Code: "item_log_missing", Fault: true, Advice: "Run jobprogress install."},
 		`select 'Table jobprogress.item_log is missing, so items are not kept.' where to_regclass('jobprogress.item_log') is null`},
@@ -253,6 +253,12 @@ func CheckRows(ctx context.Context, conn *pgx.Conn, a Attachment) (findings []Fi
 	if err != nil {
 		return nil, err
 	}
+	if indexed, err := ownerIndexed(ctx, conn); err != nil {
+		return nil, err
+	} else if !indexed {
+		findings = append(findings, Finding{"owner_index", false, "No index begins with the owner, so each look for the jobs of an account reads the whole table.",
+			fmt.Sprintf("Create an index on (%s), if you use lists.", a.expressions["owner"])})
+	}
 	found, owned, counted, begun, stale := 0, 0, 0, 0, 0
 	statuses := make(map[job.Status]bool)
 	for _, j := range jobs {
@@ -293,6 +299,27 @@ func CheckRows(ctx context.Context, conn *pgx.Conn, a Attachment) (findings []Fi
 		note("updated_at", fmt.Sprintf("updated_at of %d of %d jobs is before they were started or completed, so it is not maintained.", stale, begun), "Have updates set it, or take it away: jobprogress install --updated-at null.")
 	}
 	return findings, nil
+}
+
+// ownerIndexed reports whether the list of an account is read with an index. A role that may not read the table can't tell.
+func ownerIndexed(ctx context.Context, conn *pgx.Conn) (indexed bool, err error) {
+	var query, plan string
+	err = conn.QueryRow(ctx, `select replace(prosrc, '$1', '(select null::text)') from pg_proc where oid = to_regprocedure('jobprogress.published_of(text)')`).Scan(&query)
+	if err != nil {
+		return false, fmt.Errorf("check index: %w", err)
+	}
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return false, fmt.Errorf("check index: %w", err)
+	}
+	defer tx.Rollback(ctx)
+	if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
+		return false, fmt.Errorf("check index: %w", err)
+	}
+	if err := tx.QueryRow(ctx, `explain (format json) `+query).Scan(&plan); err != nil {
+		return true, nil
+	}
+	return strings.Contains(plan, `"Index Cond"`), nil
 }
 
 // latest is the later of the two; nil if there is none.

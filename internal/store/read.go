@@ -45,6 +45,32 @@ func ReadJobs(ctx context.Context, conn *pgx.Conn, requests []job.Request) (Read
 	return read, nil
 }
 
+// ReadLists reads the lists of accounts: the ids of the jobs that each may watch now, in order.
+func ReadLists(ctx context.Context, conn *pgx.Conn, accounts []string) (map[string][]job.ID, error) {
+	rows, err := conn.Query(ctx, listsSQL, pgx.QueryExecModeCacheStatement, accounts)
+	if err != nil {
+		return nil, fmt.Errorf("read lists: %w", explain(err))
+	}
+	return collectLists(rows)
+}
+
+const listsSQL = `select account, ids from jobprogress.lists($1)`
+
+func collectLists(rows pgx.Rows) (map[string][]job.ID, error) {
+	lists := make(map[string][]job.ID)
+	var account string
+	var ids []job.ID
+	_, err := pgx.ForEachRow(rows, []any{&account, &ids}, func() error {
+		lists[account] = ids
+		ids = nil
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read lists: %w", explain(err))
+	}
+	return lists, nil
+}
+
 // MayBeOneRow reports whether a read of many jobs may have failed because of one of them.
 func MayBeOneRow(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)

@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,6 +49,28 @@ func (s *Store) Snapshot(ctx context.Context, ids []job.ID) ([]job.Snapshot, err
 	}
 	snapshots, _, err := collect(rows)
 	return snapshots, err
+}
+
+// List reads the jobs of an account that it may watch now, without items, in the order of its list.
+func (s *Store) List(ctx context.Context, account string) ([]job.Snapshot, error) {
+	rows, err := s.pool.Query(ctx, listsSQL, []string{account})
+	if err != nil {
+		return nil, fmt.Errorf("read lists: %w", err)
+	}
+	lists, err := collectLists(rows)
+	if err != nil {
+		return nil, err
+	}
+	unordered, err := s.Snapshot(ctx, lists[account])
+	if err != nil {
+		return nil, err
+	}
+	places := make(map[job.ID]int)
+	for i, id := range lists[account] {
+		places[id] = i
+	}
+	slices.SortFunc(unordered, func(a, b job.Snapshot) int { return places[a.ID] - places[b.ID] })
+	return unordered, nil
 }
 
 const snapshotSQL = `

@@ -6,6 +6,7 @@ declare
   id_type  text := current_setting('jobprogress.id_type');
   run      text := coalesce(mapping ->> 'run', mapping ->> 'started_at');
   run_type text;
+  status   text;
   columns  jsonb;
   body     text;
   outdated regprocedure;
@@ -17,6 +18,12 @@ begin
     when mapping ->> 'run' is null then format(e'extract(epoch from (%s\n)::timestamptz)', run)
     else run
   end;
+
+  status := case mapping ->> 'statuses'
+    when '{}' then format(e'(%s\n)::text', mapping ->> 'status')
+    else format(e'coalesce(%L::jsonb ->> (%s\n)::text, (%2$s\n)::text)', mapping ->> 'statuses', mapping ->> 'status')
+  end;
+  perform set_config('jobprogress.status_expression', status, true);
 
   body := format($published$
     select
@@ -45,10 +52,7 @@ begin
     mapping ->> 'id',
     mapping ->> 'owner',
     mapping ->> 'type',
-    case mapping ->> 'statuses'
-      when '{}' then format(e'(%s\n)::text', mapping ->> 'status')
-      else format(e'coalesce(%L::jsonb ->> (%s\n)::text, (%2$s\n)::text)', mapping ->> 'statuses', mapping ->> 'status')
-    end,
+    status,
     case current_setting('jobprogress.progress_type')
       when 'jsonb' then format(e'(%s\n)::jsonb', mapping ->> 'progress')
       else format(e'jobprogress.json((%s\n)::text)', mapping ->> 'progress')
@@ -110,10 +114,7 @@ begin
     returns boolean
     language sql immutable
     as %L
-  $create$, 'select value ' || case id_type
-    when 'uuid' then $re$~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'$re$
-    when 'bigint' then $re$~ '^-?[0-9]{1,19}$' and value::numeric between -9223372036854775808 and 9223372036854775807$re$
-    else '<> ''''' end);
+  $create$, case id_type when 'uuid' then 'select jobprogress.is_uuid(value)' when 'bigint' then 'select jobprogress.is_bigint(value)' else 'select true' end);
 
   -- The columns that are read, with their types: what a view names is known.
   execute format(e'create view jobprogress.mapped (a, b, c, d, e, f, g, h, i, j, k) as

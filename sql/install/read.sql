@@ -19,6 +19,22 @@ as $$
   select case when value >= '0001-01-02 00:00:00+00' and value < '9999-12-31 00:00:00+00' then value end
 $$;
 
+-- Reports whether the text is a UUID as PostgreSQL writes it.
+create or replace function jobprogress.is_uuid(value text)
+returns boolean
+language sql immutable
+as $$
+  select value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+$$;
+
+-- Reports whether the text is a bigint as PostgreSQL writes it.
+create or replace function jobprogress.is_bigint(value text)
+returns boolean
+language sql immutable
+as $$
+  select value ~ '^(0|-?[1-9][0-9]{0,18})$' and value::numeric between -9223372036854775808 and 9223372036854775807
+$$;
+
 -- Text as JSON, or null if it is none. What jsonb can't hold, a NUL or half a character, becomes a replacement character.
 create or replace function jobprogress.json(value text)
 returns jsonb

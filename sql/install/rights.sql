@@ -33,7 +33,7 @@ begin
   loop
     execute format('grant usage on schema jobprogress to %s', who);
     execute format('grant execute on function jobprogress.snapshot(text[], text[], text[]), jobprogress.sweep(text),
-      jobprogress.some_jobs(integer), jobprogress.attachment() to %s', who);
+      jobprogress.some_jobs(integer), jobprogress.lists(text[]), jobprogress.attachment() to %s', who);
   end loop;
   for who in
     select jsonb_array_elements_text(current_setting('jobprogress.workers')::jsonb)
