@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -155,6 +156,11 @@ func (w *world) wrong(rows map[string]row) string {
 		v.mu.Unlock()
 		if wrong != "" {
 			return wrong
+		}
+	}
+	for _, l := range w.listers {
+		if wrong := l.differs(rows); wrong != "" {
+			return fmt.Sprintf("list of viewer %d of account …%s, named %v: %s", l.name, l.account[30:], l.ids, wrong)
 		}
 	}
 	return ""

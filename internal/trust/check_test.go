@@ -25,7 +25,7 @@ func (one *view) checkSight(h *history, i int) string {
 			return fmt.Sprintf("it saw %s of a job that was never its own", s.what)
 		}
 	}
-	if ended := one.endedBefore(i); ended && s.what != "end" {
+	if ended := one.endedBefore(i); ended && s.what != "end" && !one.many {
 		return fmt.Sprintf("after the final frame of its stream it saw %s", s.what)
 	}
 	switch s.what {
@@ -72,13 +72,13 @@ func (one *view) checkSight(h *history, i int) string {
 		if !h.deleted[one.job] {
 			return "it saw a deletion that nobody tried"
 		}
-	case "404":
+	case "404", "removed":
 		others := len(h.owners[one.job])
 		if h.owners[one.job][one.viewer.account] {
 			others--
 		}
 		if !h.deleted[one.job] && others == 0 {
-			return "its own job was not found"
+			return "its own job was not found, or removed"
 		}
 	case "204":
 		if !terminal(one.statusBefore(i)) {
@@ -188,6 +188,13 @@ func (one *view) differs(r row, found bool) string {
 		return "the job has ended, and it was not answered 204"
 	case !terminal(r.status) && one.ended != "":
 		return "the job goes on, and it was ended: " + one.ended
+	}
+	return one.shows(r)
+}
+
+// shows returns how what is shown differs from the row.
+func (one *view) shows(r row) string {
+	switch {
 	case one.shown.seq != r.seq || one.shown.status != r.status || one.shown.err != r.err:
 		return fmt.Sprintf("it shows write %d %s error %d, the row is write %d %s error %d",
 			one.shown.seq, one.shown.status, one.shown.err, r.seq, r.status, r.err)

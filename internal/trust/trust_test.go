@@ -68,7 +68,7 @@ func TestEachFault(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 3, Viewers: 8, Writers: 3, Buckets: 2}
+			c := config{Seed: seed(t), Binary: binary, Backstop: time.Hour, Replicas: 2, Jobs: 3, Viewers: 8, Listers: 3, Writers: 3, Buckets: 2}
 			if f.Slow {
 				c.Backstop = 3 * time.Second
 			}
@@ -191,7 +191,7 @@ func TestAllFaults(t *testing.T) {
 	end := time.Now().Add(duration)
 	for round := uint64(0); time.Now().Before(end) && !t.Failed(); round++ {
 		t.Run(fmt.Sprint("seed ", first+round), func(t *testing.T) {
-			c := config{Seed: first + round, Binary: binary, Backstop: time.Hour, Replicas: 3, Jobs: 6, Viewers: 24, Writers: 5, Buckets: int(round/2) % 3}
+			c := config{Seed: first + round, Binary: binary, Backstop: time.Hour, Replicas: 3, Jobs: 6, Viewers: 24, Listers: 8, Writers: 5, Buckets: int(round/2) % 3}
 			c.Mapped = (first+round)/2%2 == 1 || os.Getenv("TABLE") == "mapped"
 			if round%2 == 1 {
 				c.Backstop = 3 * time.Second

@@ -31,6 +31,7 @@ type viewer struct {
 type view struct {
 	viewer  *viewer
 	job     string
+	many    bool // over a stream of many jobs
 	seen    []sight
 	checked int // how many of them were
 	phase   int64

@@ -30,6 +30,7 @@ type config struct {
 	Backstop time.Duration
 
 	Replicas, Jobs, Viewers, Writers int
+	Listers                          int  // viewers of many jobs
 	Buckets                          int  // that the jobs are in, so that they share locks; 0 is all there are
 	Mapped                           bool // the table is not like the stand-in
 	Steady                           bool // viewers keep to one job, and do nothing but watch it
@@ -45,6 +46,7 @@ type world struct {
 	report      *report
 	replicas    []*replica
 	viewers     []*viewer
+	listers     []*lister
 
 	writing    sync.RWMutex // held by each transaction, and alone while it is calm
 	restarting sync.Mutex   // held by the fault that restarts PostgreSQL
@@ -149,6 +151,11 @@ func newWorld(t testing.TB, c config, report *report) *world {
 			client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 		w.viewers = append(w.viewers, v)
 		working.Go(func() { v.run(ctx) })
+	}
+	for i := range c.Listers {
+		l := newLister(w, w.rng(3000+i), i)
+		w.listers = append(w.listers, l)
+		working.Go(func() { l.run(ctx) })
 	}
 	t.Cleanup(func() {
 		cancel()
