@@ -12,7 +12,9 @@ export interface Env extends SessionEnv {
   ANSWER_TIMEOUT?: string;
 }
 
-const streamPath = /^\/api\/jobs\/[^/]+\/progress$/;
+/** The service's paths, and those of them that are streams: of one job, of many. */
+const servicePath = /^\/api\/jobs(\/|$)/;
+const streamPath = /^\/api\/jobs\/([^/]+\/)?progress$/;
 
 /** What a proxy or Cloudflare itself answers when the origin is away. */
 const away = [502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530];
@@ -20,7 +22,7 @@ const away = [502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530];
 export default {
   async fetch(request: Request, env: Env): Promise<Response> {
     const url = new URL(request.url);
-    if (!url.pathname.startsWith('/api/jobs/')) return problem(404, 'not_found', 'There is nothing here.');
+    if (!servicePath.test(url.pathname)) return problem(404, 'not_found', 'There is nothing here.');
     try {
       return await pass(request, url, env);
     } catch (error) {

@@ -140,6 +140,10 @@ test('what the origin answers comes through as it is', async () => {
     [stream(id), { headers: { ...bearer(), Origin: 'https://evil.example' } }, 403],
     [`/api/jobs/${id}`, { headers: bearer() }, 200],
     [`/api/jobs/${id}`, { headers: { ...bearer(), Origin: url } }, 200], // the Worker's own
+    ['/api/jobs', { headers: bearer() }, 200],
+    ['/api/jobs/progress', { headers: bearer() }, 200],
+    [`/api/jobs/progress?id=${id}`, { headers: bearer() }, 200],
+    ['/api/jobsite', { headers: bearer() }, 404],
     [`/api/jobs/${id}`, { headers: { Cookie: `a=b; session=${token()}` } }, 200],
     ['/', {}, 404],
   ] as [string, RequestInit, number][]) {
@@ -207,6 +211,8 @@ test.for([
   await before((_, outgoing) => outgoing.writeHead(status, headers).end('<h1>Sorry</h1>'), {}, async (base) => {
     const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
     expect([stream.status, stream.headers.get('Content-Type'), await stream.text()]).toEqual([200, 'text/event-stream', comeBack]);
+    const many = await fetch(`${base}/api/jobs/progress`, { headers: { Accept: 'text/event-stream' } });
+    expect([many.status, await many.text()]).toEqual([200, comeBack]);
     expect((await fetch(`${base}/api/jobs/x`, { redirect: 'manual' })).status).toBe(told);
   });
 });
