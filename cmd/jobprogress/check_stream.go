@@ -59,7 +59,7 @@ func (c *checkCommand) lookAtStream(ctx context.Context) (r report, err error) {
 		return r, fmt.Errorf("make request: %w", err)
 	}
 	request.Header.Set("Accept", "text/event-stream")
-	request.Header.Set("Accept-Encoding", "gzip, deflate, br") // whoever compresses does so now
+	request.Header.Set("Accept-Encoding", "gzip, deflate, br") // what compresses streams does so now
 	if c.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}

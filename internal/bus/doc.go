@@ -7,8 +7,9 @@
 //	listenState  whether it listens, and what arrived: the listener writes it, the reader reads it, behind a mutex
 //	reader       the session that reads, and all that depends on it: probe, gate, pace, poller, health
 //	sweeper      a session of its own, while it sweeps
+//	checker      a session of its own for each look at what stands in the way
 //
-// Files call downward: listen → state → hub, read → probe, gate, pace, poll → store.
+// Files call downward: listen → state → hub, read → probe, gate, pace, poll, lists → store.
 //
 // # The reader's session
 //
@@ -23,7 +24,7 @@
 //
 //	notified ⇄ polled
 //
-// A bucket is the last byte of the job's id. The reader's session holds the shared advisory lock of a notified bucket,
+// A bucket is made of the end of the job's id. The reader's session holds the shared advisory lock of a notified bucket,
 // and writers notify its changes. It releases the lock of a bucket that is over budget; the jobs of that are polled. So
 // are, for a moment, those of a bucket whose lock was taken just now: a transaction that has found no lock may not have
 // ended yet. It has a transaction id lower than the bucket's mark, an id that the reader takes after the lock. So a topic
@@ -36,4 +37,7 @@
 //	Begin                              the jobs to read, with what was read last
 //	one statement
 //	Finish, Fail or Retry
+//
+// The lists of accounts are polled: PollLists, BeginLists, one statement, FinishLists, FailLists or RetryLists. Nothing
+// notifies them, so that writers pay nothing for lists.
 package bus

@@ -65,20 +65,11 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	if ids == nil && viewer.Anyone {
 		return errNoAccount
 	}
-	select {
-	case <-a.draining:
-		return errDraining
-	default:
-	}
-	release, err := a.limits.acquire(viewer)
+	control, release, err := a.admit(w, viewer)
 	if err != nil {
 		return err
 	}
 	defer release()
-	control := http.NewResponseController(w)
-	if err := control.SetWriteDeadline(time.Time{}); err != nil { // it may be longer until there is something to write
-		return err
-	}
 	m := &manyJobs{viewer: viewer, ids: ids, shown: make(map[job.ID]*shown)}
 	if ids != nil {
 		m.group = a.Hub.Group(ids)
@@ -274,18 +265,16 @@ func jobEvent(row job.Snapshot) []byte {
 	if err != nil {
 		panic(err) // it only holds strings, integers and moments
 	}
-	return sse.Data(slices.Concat([]byte(`{"type":"job","jobId":`), quote(row.ID), []byte(`,"job":`), state, []byte(`}`)))
+	return sse.Data(slices.Concat([]byte(`{"type":"job","jobId":`), job.Quote(string(row.ID)), []byte(`,"job":`), state, []byte(`}`)))
 }
 
 // removedEvent is {"type":"removed",…} as its data line.
 func removedEvent(id job.ID) []byte {
-	return sse.Data(slices.Concat([]byte(`{"type":"removed","jobId":`), quote(id), []byte(`}`)))
+	return sse.Data(slices.Concat([]byte(`{"type":"removed","jobId":`), job.Quote(string(id)), []byte(`}`)))
 }
 
 // withJobID makes the data line of an event one that names its job: jobId is the second key.
 func withJobID(data []byte, id job.ID) []byte {
 	first := bytes.IndexByte(data, ',') // after the type
-	return slices.Concat(data[:first], []byte(`,"jobId":`), quote(id), data[first:])
+	return slices.Concat(data[:first], []byte(`,"jobId":`), job.Quote(string(id)), data[first:])
 }
-
-func quote(id job.ID) []byte { return job.Quote(string(id)) }

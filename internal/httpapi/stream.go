@@ -24,21 +24,11 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-a.draining:
-		return errDraining
-	default:
-	}
-	release, err := a.limits.acquire(viewer)
+	control, release, err := a.admit(w, viewer)
 	if err != nil {
 		return err
 	}
 	defer release()
-
-	control := http.NewResponseController(w)
-	if err := control.SetWriteDeadline(time.Time{}); err != nil { // it may be longer until there is something to write
-		return err
-	}
 	lastEventID := lastEventID(r)
 	subscriber, err := a.subscribe(r.Context(), id, viewer)
 	if errors.Is(err, errJobNotFound) && table.Deleted == job.DeletedCompleted && lastEventID != "" {
@@ -68,6 +58,24 @@ func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.stream(w, r, control, viewer, &oneJob{subscriber, viewer, subscriber.Cursor(lastEventID)})
 	return nil
+}
+
+// admit takes a place for a stream, without a deadline until there is something to write. The caller releases it.
+func (a *API) admit(w http.ResponseWriter, viewer auth.Viewer) (control *http.ResponseController, release func(), err error) {
+	select {
+	case <-a.draining:
+		return nil, nil, errDraining
+	default:
+	}
+	if release, err = a.limits.acquire(viewer); err != nil {
+		return nil, nil, err
+	}
+	control = http.NewResponseController(w)
+	if err := control.SetWriteDeadline(time.Time{}); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return control, release, nil
 }
 
 // stream answers with a stream, until it ends.
