@@ -72,7 +72,10 @@ func (g *Group) Wait(ctx context.Context) (whole bool, err error) {
 			failures++
 		}
 	}
-	if ctx.Err() != nil || failures == len(g.reads) {
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case failures > 0 && failures == len(g.reads):
 		return false, err
 	}
 	return failures == 0, nil
