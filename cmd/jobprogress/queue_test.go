@@ -294,7 +294,10 @@ func (w *syncWorker) Work(ctx context.Context, job *river.Job[syncArgs]) error {
 	}
 }
 
-func (w *syncWorker) NextRetry(*river.Job[syncArgs]) time.Time { return time.Now() }
+// NextRetry is late enough for a job to be seen waiting for it.
+func (w *syncWorker) NextRetry(*river.Job[syncArgs]) time.Time {
+	return time.Now().Add(3 * time.Second)
+}
 
 // River's own migrations and its own client.
 func TestRiver(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -301,6 +302,9 @@ func CheckRows(ctx context.Context, conn *pgx.Conn, a Attachment) (findings []Fi
 	return findings, nil
 }
 
+// accountInIndex is how a plan uses an index to find an account, which is a subquery there: $0, or InitPlan since PostgreSQL 17.
+var accountInIndex = regexp.MustCompile(`"Index Cond": "([^"\\]|\\.)*(\$[0-9]|InitPlan)`)
+
 // ownerIndexed reports whether the list of an account is read with an index. A role that may not read the table can't tell.
 func ownerIndexed(ctx context.Context, conn *pgx.Conn) (indexed bool, err error) {
 	var query, plan string
@@ -319,7 +323,7 @@ func ownerIndexed(ctx context.Context, conn *pgx.Conn) (indexed bool, err error)
 	if err := tx.QueryRow(ctx, `explain (format json) `+query).Scan(&plan); err != nil {
 		return true, nil
 	}
-	return strings.Contains(plan, `"Index Cond"`), nil
+	return accountInIndex.MatchString(plan), nil
 }
 
 // latest is the later of the two; nil if there is none.

@@ -65,7 +65,8 @@ begin
   plan := jobprogress.trial(format('explain (format json) %s',
     (select replace(prosrc, '$1', '(select null::text)') from pg_proc where oid = to_regprocedure('jobprogress.published_of(text)'))));
   perform set_config('enable_seqscan', 'on', true);
-  if plan not like '%"Index Cond"%' then
+  -- The account is a subquery there, and so $0, or InitPlan since PostgreSQL 17.
+  if plan !~ '"Index Cond": "([^"\\]|\\.)*(\$[0-9]|InitPlan)' then
     raise warning 'jobprogress: no index begins with the owner, so each look for the jobs of an account reads the whole table: create an index on (%)', mapping ->> 'owner';
   end if;
 end $$;
