@@ -9,7 +9,6 @@ declare
   status   text;
   columns  jsonb;
   body     text;
-  outdated regprocedure;
 begin
   -- Workers and servers must see the same text, whatever time zone and formats their sessions have.
   run_type := jobprogress.trial(format(e'select pg_typeof((\n%s\n))::text from (values (1)) as one left join %s as job on false', run, mapping ->> 'table'));
