@@ -19,18 +19,21 @@ import (
 // mostJobs is how many jobs one stream may name.
 const mostJobs = 100
 
-// getJobs answers with the account's list as JSON.
+// getJobs answers with many jobs as JSON: those that the request names, or the account's list.
 func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
-	viewer, err := a.Auth.Authenticate(r)
+	viewer, ids, _, err := a.manyJobsOf(r)
 	if err != nil {
 		return err
 	}
-	if viewer.Anyone {
-		return errNoAccount
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	rows, err := a.Jobs.List(ctx, viewer.Account)
+	var rows []job.Snapshot
+	if ids != nil {
+		rows, err = a.Jobs.Snapshot(ctx, ids)
+		slices.SortFunc(rows, func(a, b job.Snapshot) int { return slices.Index(ids, a.ID) - slices.Index(ids, b.ID) })
+	} else {
+		rows, err = a.Jobs.List(ctx, viewer.Account)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
 	}
@@ -54,16 +57,9 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 
 // getManyProgress answers with one stream for many jobs: those that the request names, or the account's list.
 func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
-	viewer, err := a.Auth.Authenticate(r)
+	viewer, ids, table, err := a.manyJobsOf(r)
 	if err != nil {
 		return err
-	}
-	ids, table, err := a.jobIDs(r)
-	if err != nil {
-		return err
-	}
-	if ids == nil && viewer.Anyone {
-		return errNoAccount
 	}
 	control, release, err := a.admit(w, viewer)
 	if err != nil {
@@ -88,6 +84,7 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	case !viewer.Expires.IsZero() && !time.Now().Before(viewer.Expires):
 		return errExpired
 	}
+	m.sync = whole
 	if whole && ids != nil && m.seen(lastEventID(r), table.Deleted) {
 		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
 		noContent(w)
@@ -95,6 +92,17 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.stream(w, r, control, viewer, m)
 	return nil
+}
+
+// manyJobsOf are the viewer and the jobs that a request names, each once, in order; nil for the account's list.
+func (a *API) manyJobsOf(r *http.Request) (viewer auth.Viewer, ids []job.ID, table job.Table, err error) {
+	if viewer, err = a.Auth.Authenticate(r); err != nil {
+		return viewer, nil, table, err
+	}
+	if ids, table, err = a.jobIDs(r); err == nil && ids == nil && viewer.Anyone {
+		err = errNoAccount
+	}
+	return viewer, ids, table, err
 }
 
 // jobIDs are the jobs that a request names, each once, in order; nil if it names none.
@@ -130,7 +138,11 @@ type manyJobs struct {
 	group  *hub.Group
 	ids    []job.ID // nil: the account's list
 	shown  map[job.ID]*shown
+	sync   bool // the next batch is the first, and has all jobs that there are
 }
+
+// synced follows the first batch: a job that the page shows from before, and that was not in it, is not there any more.
+var synced = hub.Frame{Data: sse.AppendNamed(nil, "synced", "{}")}
 
 // shown is a job as the viewer has been sent it.
 type shown struct {
@@ -155,6 +167,10 @@ func (m *manyJobs) next() (frames []hub.Frame, end string, more <-chan struct{})
 		}
 	}
 	if !m.allEnded() {
+		if m.sync {
+			frames = append(frames, synced)
+			m.sync = false
+		}
 		return frames, "", m.group.Wake()
 	}
 	if len(frames) > 0 {
