@@ -51,12 +51,17 @@ func TestManyJobsOnOneStream(t *testing.T) {
 	expect(`{"type":"job","jobId":"` + a + `","job":{"id":"` + a + `","type":"matching","status":"running","progress":{"done":0,"total":10,"succeeded":0,"failed":0},"error":null,"createdAt":"20`)
 	expect(`{"type":"item","jobId":"` + a + `","itemId":"s1","itemKind":"song","status":"in_progress","label":"Artist – Title"}`)
 	expect(`{"type":"job","jobId":"` + b + `","job":{"id":"` + b)
-	if block := expect(`{}`); block != "event: synced\ndata: {}" {
+	if block := expect(`{"deleted":"gone"}`); !strings.HasPrefix(block, "event: synced\n") {
 		t.Errorf("the first batch is followed by %q", block)
 	}
-	if response, body := s.get("/api/jobs?" + url.Values{"id": {b, bens, later, a}}.Encode()); response.StatusCode != http.StatusOK ||
-		!strings.HasPrefix(body, `[{"id":"`+b) || !strings.Contains(body, `},{"id":"`+a) || strings.Count(body, `"id":`) != 2 {
-		t.Errorf("as JSON: %s %s", response.Status, body)
+	for _, path := range []string{"/api/jobs/progress?", "/api/jobs?"} {
+		if response, body := s.get(path+url.Values{"id": {b, bens, later, a}}.Encode(), "Accept: application/json"); response.StatusCode != http.StatusOK ||
+			!strings.HasPrefix(body, `[{"id":"`+b) || !strings.Contains(body, `},{"id":"`+a) || strings.Count(body, `"id":`) != 2 {
+			t.Errorf("as JSON: %s %s", response.Status, body)
+		}
+	}
+	if response, body := s.get(manyOf(a, "temp-1")); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"id":"temp-1"`) {
+		t.Errorf("with an id that is none: %s %s", response.Status, body)
 	}
 	s.progress(b, 5)
 	expect(`{"type":"progress","jobId":"` + b + `","done":5,"total":10,"succeeded":5,"failed":0}`)

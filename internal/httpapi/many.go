@@ -55,8 +55,13 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// getManyProgress answers with one stream for many jobs: those that the request names, or the account's list.
+// getManyProgress answers with one stream for many jobs: those that the request names, or the account's list. Who asks for
+// JSON gets them once: a page that has no stream needs no other route through the proxies.
 func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Add("Vary", "Accept")
+	if accepts(r, "application/json") && !accepts(r, sse.ContentType) {
+		return a.getJobs(w, r)
+	}
 	viewer, ids, table, err := a.manyJobsOf(r)
 	if err != nil {
 		return err
@@ -84,7 +89,9 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	case !viewer.Expires.IsZero() && !time.Now().Before(viewer.Expires):
 		return errExpired
 	}
-	m.sync = whole
+	if whole {
+		m.synced = syncedEvent(table.Deleted)
+	}
 	if whole && ids != nil && m.seen(lastEventID(r), table.Deleted) {
 		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
 		noContent(w)
@@ -123,7 +130,9 @@ func (a *API) jobIDs(r *http.Request) (ids []job.ID, table job.Table, err error)
 	for _, text := range named {
 		id, err := table.IDType.Parse(text)
 		if err != nil {
-			return nil, table, invalidJobID(table.IDType)
+			invalid := invalidJobID(table.IDType)
+			invalid.ID = text
+			return nil, table, invalid
 		}
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
@@ -138,11 +147,8 @@ type manyJobs struct {
 	group  *hub.Group
 	ids    []job.ID // nil: the account's list
 	shown  map[job.ID]*shown
-	sync   bool // the next batch is the first, and has all jobs that there are
+	synced []byte // the event that follows the first batch; nil when it was sent, or not all jobs could be read
 }
-
-// synced follows the first batch: a job that the page shows from before, and that was not in it, is not there any more.
-var synced = hub.Frame{Data: sse.AppendNamed(nil, "synced", "{}")}
 
 // shown is a job as the viewer has been sent it.
 type shown struct {
@@ -167,9 +173,9 @@ func (m *manyJobs) next() (frames []hub.Frame, end string, more <-chan struct{})
 		}
 	}
 	if !m.allEnded() {
-		if m.sync {
-			frames = append(frames, synced)
-			m.sync = false
+		if m.synced != nil {
+			frames = append(frames, hub.Frame{Data: m.synced})
+			m.synced = nil
 		}
 		return frames, "", m.group.Wake()
 	}
@@ -282,6 +288,12 @@ func jobEvent(row job.Snapshot) []byte {
 		panic(err) // it only holds strings, integers and moments
 	}
 	return sse.Data(slices.Concat([]byte(`{"type":"job","jobId":`), job.Quote(string(row.ID)), []byte(`,"job":`), state, []byte(`}`)))
+}
+
+// syncedEvent is the named event that says that all jobs were sent: one that a page shows from before, and that was not
+// among them, is not there any more. It says what that means.
+func syncedEvent(deleted job.Deleted) []byte {
+	return sse.AppendNamed(nil, "synced", fmt.Sprintf(`{"deleted":%q}`, deleted))
 }
 
 // removedEvent is {"type":"removed",…} as its data line.

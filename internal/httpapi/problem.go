@@ -25,12 +25,13 @@ type problem struct {
 	Status int    `json:"status"`
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
+	ID     string `json:"id,omitempty"` // of many that were named, the one that is meant
 }
 
 func (p problem) Error() string { return p.Code + ": " + p.Detail }
 
 func newProblem(status int, code, detail string) problem {
-	return problem{"about:blank", http.StatusText(status), status, code, detail}
+	return problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail}
 }
 
 // temporary reports whether it is worth coming back.
@@ -122,7 +123,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	header.Set("Cache-Control", "no-store")
 	if p.temporary() {
 		wait := a.retryDelay.next()
-		if (r.Pattern == streamPattern || r.Pattern == manyPattern) && acceptsStream(r) {
+		if (r.Pattern == streamPattern || r.Pattern == manyPattern) && accepts(r, sse.ContentType) {
 			// EventSource gives up for ever on any status but 200.
 			header.Set("Content-Type", sse.ContentType)
 			b := sse.AppendRetry(nil, wait)
@@ -143,11 +144,11 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	json.NewEncoder(w).Encode(p)
 }
 
-// acceptsStream reports whether the client asks for a stream by name, as EventSource does.
-func acceptsStream(r *http.Request) bool {
+// accepts reports whether the client asks for the media type by name, as EventSource does for its own.
+func accepts(r *http.Request, wanted string) bool {
 	for _, header := range r.Header.Values("Accept") {
 		for accepted := range strings.SplitSeq(header, ",") {
-			if media, _, err := mime.ParseMediaType(accepted); err == nil && media == sse.ContentType {
+			if media, _, err := mime.ParseMediaType(accepted); err == nil && media == wanted {
 				return true
 			}
 		}

@@ -46,15 +46,14 @@ export interface JobView {
   currentItem: Item | null;
   /** What went wrong with the job. */
   error: string | null;
+  /** The JSON state as it was last sent as a whole: for the type, and the moments. */
+  job: Job | null;
 }
 
-export const nothing: JobView = { progress: null, status: null, items: new Map(), currentItem: null, error: null };
+export const nothing: JobView = { progress: null, status: null, items: new Map(), currentItem: null, error: null, job: null };
 
 /** Reports whether a job of this status has ended. */
 export const isTerminal = (status: JobStatus | null | undefined): boolean => status === 'completed' || status === 'failed';
-
-/** What the server says of a row that was deleted. */
-const deleted = 'job no longer exists';
 
 export const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 const isText = (value: unknown): value is string => typeof value === 'string' && !!value;
@@ -69,36 +68,38 @@ const toProgress = (from: Record<string, unknown>): Progress => ({
 });
 
 /** The job that a JSON answer is, or null if it is something else. */
-export function toJob(answer: unknown, id?: string): Job | null {
+export function toJob(answer: unknown): Job | null {
   if (!isObject(answer) || !isText(answer.status) || !isObject(answer.progress)) return null;
-  if (id && `${answer.id}`.toLowerCase() !== id.toLowerCase()) return null;
   return { ...(answer as unknown as Job), progress: toProgress(answer.progress), error: (answer.error as string) || null };
 }
 
-/** What is shown of a job after an answer. */
-export function fromJob(view: JobView, { progress, status, error }: Job): JobView {
-  return { ...withStatus(view, status), progress: progress.total || progress.message || view.progress ? progress : null, error };
+/** What is shown of a job after its JSON state. Another run has other items. */
+export function fromJob(view: JobView, job: Job): JobView {
+  const { progress, status, error } = job;
+  const items = view.job?.startedAt === job.startedAt ? view.items : nothing.items;
+  return { ...withStatus({ ...view, items }, status), progress: progress.total || progress.message || view.progress ? progress : null, error, job };
 }
 
-/** What is shown after an event, as the server sends it. What is of no known type, or not as it should be, changes nothing. */
-export function next(view: JobView, data: string): JobView {
-  let event: unknown;
-  try {
-    event = JSON.parse(data);
-  } catch {
-    return view;
-  }
-  if (!isObject(event)) return view;
+/** What is shown of a job whose row was deleted, or is somebody else's now. */
+export const gone = (view: JobView): JobView => ({ ...view, status: null, currentItem: null, error: 'job no longer exists' });
+
+/** What is shown after an event of the stream. What is of no known type, or not as it should be, changes nothing. */
+export function next(view: JobView, event: Record<string, unknown>): JobView {
   switch (event.type) {
+    case 'job': {
+      const job = toJob(event.job);
+      return job ? fromJob(view, job) : view;
+    }
     case 'progress':
       return { ...view, progress: toProgress(event) };
     case 'status':
       return isText(event.status) ? withStatus(view, event.status) : view;
     case 'error':
-      view = { ...view, error: isText(event.message) ? event.message : null };
-      return view.error === deleted ? { ...view, status: null, currentItem: null } : view;
+      return { ...view, error: isText(event.message) ? event.message : null };
+    case 'removed':
+      return gone(view);
     case 'item': {
-      const { type: _, ...item } = event as unknown as Item & { type: string };
+      const { type: _, jobId: __, ...item } = event as unknown as Item & Record<'type' | 'jobId', string>;
       if (!isText(item.itemId) || !isText(item.itemKind) || !isText(item.status)) return view;
       const items = new Map(view.items);
       items.delete(item.itemId); // in the order in which they were told
@@ -115,7 +116,7 @@ export function next(view: JobView, data: string): JobView {
 const mostItems = 256;
 
 /** Nothing is under way in a job that has ended, and what is shown of that run is not the next one's. */
-function withStatus(view: JobView, status: JobStatus): JobView {
+export function withStatus(view: JobView, status: JobStatus): JobView {
   if (isTerminal(status)) return { ...view, status, currentItem: null };
   if (isTerminal(view.status)) return { ...view, status, items: nothing.items, error: null };
   return { ...view, status };
