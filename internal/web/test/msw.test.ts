@@ -5,7 +5,7 @@ import { jobHandlers, scriptedJob } from '../hook/src/testing.js';
 
 test('Mock Service Worker answers for a scripted job', async () => {
   const job = scriptedJob('x', { progress: { done: 1, total: 2, succeeded: 1, failed: 0 } });
-  const server = setupServer(...jobHandlers(http, job));
+  const server = setupServer(...jobHandlers(http));
   server.listen();
   try {
     expect(await (await fetch('http://app.example/api/jobs/x')).json()).toMatchObject({ id: 'x', status: 'running', progress: { done: 1 } });
@@ -25,6 +25,9 @@ test('Mock Service Worker answers for a scripted job', async () => {
       { type: 'progress', done: 2, total: 2, succeeded: 1, failed: 0 },
       { type: 'status', status: 'completed' },
     ]);
+    expect(await (await fetch('http://app.example/api/jobs/progress?id=x&id=y', { headers: { Accept: 'application/json' } })).json()).toEqual([job.state]);
+    const many = await (await fetch('http://app.example/api/jobs/progress?id=x')).text();
+    expect(many).toContain('data: {"type":"job","jobId":"x","job":{"id":"x"');
   } finally {
     server.close();
   }

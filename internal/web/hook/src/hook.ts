@@ -2,18 +2,21 @@
 
 import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
 import { hashKey, useQueryClient, type QueryKey } from '@tanstack/react-query';
+import { attempt, idle, type ConnectionError, type ConnectionOptions } from './connection.js';
+import { feedAt, jobStore, list, type JobsState, type JobState, type Store } from './feed.js';
 import { fromJob, isTerminal, nothing, toJob } from './protocol.js';
-import { jobKey, jobUrl, mirror } from './query.js';
-import { idleStore, jobStore, streamKey } from './share.js';
-import { attempt, type JobState, type WatchOptions } from './watch.js';
+import { jobKey, jobsKey, jobsUrl, mirrorJob, mirrorJobs } from './query.js';
 
-export interface UseJobProgressOptions extends Omit<WatchOptions, 'initial'> {
+interface HookOptions extends ConnectionOptions {
   /** Where the API is; without it the page's own origin. */
   baseUrl?: string | undefined;
-  /** The job's entry in the query cache, `['job', jobId]`. */
-  queryKey?: QueryKey | undefined;
   /** `false` leaves the query cache alone. */
   mirror?: boolean | undefined;
+}
+
+export interface UseJobProgressOptions extends HookOptions {
+  /** The job's entry in the query cache, `['job', jobId]`. */
+  queryKey?: QueryKey | undefined;
   /** Called when the job was seen to complete: once, and not for a job that had ended before. */
   onComplete?: ((job: JobState) => void) | undefined;
   /** Called when the job was seen to fail: once, and not for a job that had ended before. */
@@ -22,54 +25,107 @@ export interface UseJobProgressOptions extends Omit<WatchOptions, 'initial'> {
   onSettled?: ((job: JobState) => void) | undefined;
 }
 
+export interface UseJobsOptions extends HookOptions {
+  /** The list's entry in the query cache, `['jobs']`. */
+  queryKey?: QueryKey | undefined;
+}
+
 /** A job as it is shown. */
 export interface JobProgress extends JobState {
   /** Opens the stream anew, for a button to try again. */
   reconnect: () => void;
 }
 
+/** Jobs as they are shown. */
+export interface Jobs extends Omit<JobsState, 'connectionError'> {
+  /** Why they can't be watched. */
+  error: ConnectionError | null;
+  /** Opens the stream anew, for a button to try again. */
+  reconnect: () => void;
+}
+
+const idleState: JobState = { ...nothing, ...idle };
+const idleStore: Store<JobState> = { subscribe: () => () => {}, getState: () => idleState, reconnect: () => {} };
+
+/** What both hooks need. The options may be new at each render: the latest count. */
+function useFeed<Options extends HookOptions>(options: Options, named: boolean) {
+  const client = useQueryClient();
+  const ref = useRef(options);
+  useEffect(() => {
+    ref.current = options;
+  });
+  return { client, latest: () => ref.current, feed: feedAt(`${jobsUrl(options.baseUrl)}/progress`, named, options), mirrored: options.mirror !== false };
+}
+
 /**
  * Shows a job as it is now, from its first state to its last. Its entry of the query cache gets its progress and status,
- * too. Without an id it watches nothing. The options may be new at each render: the latest count.
+ * too. All jobs of a page come by one stream. Without an id it watches nothing.
  */
 export function useJobProgress(jobId: string | null | undefined, options: UseJobProgressOptions = {}): JobProgress {
-  const client = useQueryClient();
-  const latest = useRef(options);
-  useEffect(() => {
-    latest.current = options;
-  });
-  const { baseUrl, queryKey = jobKey(jobId ?? '') } = options;
-  const url = `${jobUrl(baseUrl, jobId ?? '')}/progress`;
-  const stream = jobId && streamKey(url, options);
+  const { client, latest, feed, mirrored } = useFeed(options, true);
+  const { queryKey = jobKey(jobId ?? '') } = options;
   const entry = hashKey(queryKey);
   const store = useMemo(
     () =>
-      stream
-        ? jobStore(stream, url, () => {
+      jobId
+        ? jobStore(feed, jobId, () => {
             const cached = toJob(client.getQueryCache().get(entry)?.state.data);
-            return { ...latest.current, ...(cached && { initial: fromJob(nothing, cached) }) };
+            return { ...latest(), ...(cached && { initial: fromJob(nothing, cached) }) };
           })
         : idleStore,
-    [client, stream, entry],
+    [client, feed, jobId, entry],
   );
   const state = useSyncExternalStore(store.subscribe, store.getState, store.getState);
 
-  const mirrored = options.mirror !== false && jobId;
   useEffect(() => {
-    if (mirrored) return mirror(client, queryKey, store, () => latest.current);
+    if (mirrored && jobId) return mirrorJob(client, queryKey, store);
   }, [client, mirrored, entry, store]);
 
-  const ends = useRef(new Map<string, boolean>()); // by store: whether the end of a job that was seen to run was reported
+  const ends = useRef(new Map<unknown, boolean>()); // by job: whether the end of one that was seen to run was reported
   useEffect(() => {
     const { status } = state;
-    const reported = ends.current.get(store.key);
-    if (!status || (reported && isTerminal(status))) return;
-    ends.current.set(store.key, isTerminal(status));
-    if (!isTerminal(status)) return;
-    const { onComplete, onFailed, onSettled } = latest.current;
+    const ended = isTerminal(status);
+    const reported = ends.current.get(jobId);
+    if (!status || (reported && ended)) return;
+    ends.current.set(jobId, ended);
+    if (!ended) return;
+    const { onComplete, onFailed, onSettled } = latest();
     if (reported === false) attempt(() => (status === 'completed' ? onComplete : onFailed)?.(state));
     attempt(() => onSettled?.(state));
-  }, [state, store]);
+  }, [state, jobId]);
 
   return useMemo(() => ({ ...state, reconnect: store.reconnect }), [state, store]);
+}
+
+/**
+ * Shows many jobs as they are now: those of the ids, or, without ids, the account's list: its jobs that have not ended, or
+ * ended within the last ten minutes, the newest first, and those that begin later. Entries of the query cache get their
+ * progress and status, too.
+ */
+export function useJobs(ids?: readonly string[], options: UseJobsOptions = {}): Jobs {
+  const { client, latest, feed, mirrored } = useFeed(options, !!ids);
+  const { queryKey = jobsKey } = options;
+  const wanted = JSON.stringify(ids ?? [list]);
+  const entry = hashKey(queryKey);
+  const store = useMemo(() => {
+    const watches = JSON.parse(wanted) as string[];
+    return {
+      job: (id: string) => jobStore(feed, id, latest, ids ? undefined : watches),
+      subscribe: (listener: () => void) => feed.subscribe(watches, latest, listener),
+      getState: feed.getState,
+      reconnect: () => feed.reconnect(watches),
+    };
+  }, [feed, wanted]);
+  const all = useSyncExternalStore(store.subscribe, store.getState, store.getState);
+  const { connectionError: error, ...state } = useMemo(() => (ids ? feed.pick(ids) : all), [feed, all, wanted]);
+
+  const shown = JSON.stringify([...state.jobs.keys()]);
+  useEffect(() => {
+    if (!mirrored) return;
+    const stops = [...state.jobs.keys()].map((id) => mirrorJob(client, jobKey(id), store.job(id)));
+    if (!ids) stops.push(mirrorJobs(client, queryKey, store));
+    return () => stops.forEach((stop) => stop());
+  }, [client, mirrored, store, shown, entry]);
+
+  return { ...state, error, reconnect: store.reconnect };
 }

@@ -1,13 +1,6 @@
-export { useJobProgress, type JobProgress, type UseJobProgressOptions } from './hook.js';
-export { jobKey, jobQueryOptions, JobRequestError, type JobQuery, type JobQueryOptions } from './query.js';
-export {
-  watchJob,
-  type ConnectionError,
-  type ConnectionState,
-  type EventSourceConstructor,
-  type EventSourceLike,
-  type JobState,
-  type JobWatch,
-  type WatchOptions,
-} from './watch.js';
+export { useJobProgress, useJobs, type JobProgress, type Jobs, type UseJobProgressOptions, type UseJobsOptions } from './hook.js';
+export { jobKey, jobQueryOptions, jobsKey, JobRequestError, type JobQuery, type JobQueryOptions } from './query.js';
+export { watchJob, watchJobs, type Watch } from './watch.js';
+export type { JobsState, JobState, WatchOptions } from './feed.js';
+export type { Connection, ConnectionError, ConnectionOptions, ConnectionState, EventSourceConstructor, EventSourceLike } from './connection.js';
 export { isTerminal, type Item, type Job, type JobStatus, type JobView, type Progress } from './protocol.js';

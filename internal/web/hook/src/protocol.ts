@@ -83,8 +83,11 @@ export function fromJob(view: JobView, job: Job): JobView {
 /** What is shown of a job whose row was deleted, or is somebody else's now. */
 export const gone = (view: JobView): JobView => ({ ...view, status: null, currentItem: null, error: 'job no longer exists' });
 
+/** An event of the stream, as far as it is known what it says. */
+export type JobEvent = Readonly<Record<string, unknown>>;
+
 /** What is shown after an event of the stream. What is of no known type, or not as it should be, changes nothing. */
-export function next(view: JobView, event: Record<string, unknown>): JobView {
+export function next(view: JobView, event: JobEvent): JobView {
   switch (event.type) {
     case 'job': {
       const job = toJob(event.job);
@@ -96,8 +99,6 @@ export function next(view: JobView, event: Record<string, unknown>): JobView {
       return isText(event.status) ? withStatus(view, event.status) : view;
     case 'error':
       return { ...view, error: isText(event.message) ? event.message : null };
-    case 'removed':
-      return gone(view);
     case 'item': {
       const { type: _, jobId: __, ...item } = event as unknown as Item & Record<'type' | 'jobId', string>;
       if (!isText(item.itemId) || !isText(item.itemKind) || !isText(item.status)) return view;

@@ -1,15 +1,18 @@
 // The TanStack Query cache: a job's entry is the application's, and gets the stream's progress and status.
 
-import { hashKey, QueryObserver, type Query, type QueryClient, type QueryKey, type QueryState } from '@tanstack/react-query';
-import { isObject, isTerminal, toJob, type Job, type JobStatus, type Progress } from './protocol.js';
-import { share, type JobStore, type SharedBy } from './share.js';
-import { askState, type WatchOptions } from './watch.js';
+import { hashKey, QueryObserver, type QueryClient, type QueryKey } from '@tanstack/react-query';
+import type { Connection } from './connection.js';
+import type { JobsState, JobState, Store } from './feed.js';
+import { isObject, isTerminal, toJob, type Job, type JobStatus } from './protocol.js';
 
 /** The key of a job's entry in the query cache. */
 export const jobKey = (jobId: string) => ['job', jobId] as const;
 
-/** Where the job's state is. */
-export const jobUrl = (baseUrl = '', jobId: string) => `${baseUrl.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(jobId)}`;
+/** The key of the entry of the account's list. */
+export const jobsKey = ['jobs'] as const;
+
+/** Where jobs are. */
+export const jobsUrl = (baseUrl = '') => `${baseUrl.replace(/\/+$/, '')}/api/jobs`;
 
 export interface JobQueryOptions {
   /** Where the API is; without it the page's own origin. */
@@ -44,13 +47,13 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): J
   return {
     queryKey: jobKey(jobId),
     queryFn: async ({ signal }) => {
-      const response = await (options.fetch ?? fetch)(jobUrl(options.baseUrl, jobId), {
+      const response = await (options.fetch ?? fetch)(`${jobsUrl(options.baseUrl)}/${encodeURIComponent(jobId)}`, {
         credentials: options.withCredentials ? 'include' : 'same-origin',
         headers: { Accept: 'application/json' },
         ...(signal && { signal }),
       });
       const body = await response.json().catch(() => null);
-      const job = response.ok ? toJob(body, jobId) : null;
+      const job = response.ok ? toJob(body) : null;
       if (!job) throw new JobRequestError(response.status, body);
       return job;
     },
@@ -61,87 +64,99 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): J
   };
 }
 
-const mirrors = new WeakMap<QueryClient, SharedBy<() => void>>();
-
-/** Keeps the entry of a job up to date with its stream, until the returned function is called. */
-export function mirror(client: QueryClient, queryKey: QueryKey, store: JobStore, options: () => WatchOptions): () => void {
-  let ofClient = mirrors.get(client);
-  if (!ofClient) mirrors.set(client, (ofClient = new Map()));
-  return share(ofClient, `${store.key} ${hashKey(queryKey)}`, () => begin(client, queryKey, store, options), (stop) => stop()).release;
+/** What an entry of the cache has of a store. */
+interface Mirrored<State> {
+  /** Another when there is something new to write. */
+  news(state: State): readonly unknown[];
+  /** The entry; with `data`, what stands there, and what is new. What is not ours to change stays as it is. */
+  entry(state: State, data: unknown, own: boolean): unknown;
+  /** Reports whether an answer to the application makes it doubtful what the stream has said. */
+  doubts?(data: unknown, state: State): boolean;
 }
 
-function begin(client: QueryClient, queryKey: QueryKey, store: JobStore, options: () => WatchOptions): () => void {
+/** The row with what is live of its job; itself if that is in it, or it is no row. */
+function withLive(row: unknown, state: JobState | undefined): unknown {
+  const live = Object.entries({ progress: state?.progress, status: state?.status }).filter(([, value]) => value);
+  return isObject(row) && !Array.isArray(row) && live.some(([key, value]) => row[key] !== value) ? { ...row, ...Object.fromEntries(live) } : row;
+}
+
+/** Keeps the entry of a job up to date with its stream, until the returned function is called. */
+export const mirrorJob = (client: QueryClient, queryKey: QueryKey, store: Store<JobState>): (() => void) =>
+  mirror(client, queryKey, store, {
+    news: ({ progress, status }) => [progress, status],
+    entry: (state, data) => withLive(data ?? state.job, state),
+    doubts(data, { status }) {
+      const answer = isObject(data) && (data.status as JobStatus);
+      return !!status && !!answer && isTerminal(answer) !== isTerminal(status);
+    },
+  });
+
+const lists = new WeakMap<JobsState['jobs'], unknown[]>(); // made of these, once
+
+/** Keeps the entry of the account's list up to date with its stream, until the returned function is called. */
+export const mirrorJobs = (client: QueryClient, queryKey: QueryKey, store: Store<JobsState>): (() => void) =>
+  mirror(client, queryKey, store, {
+    news: ({ jobs }) => [jobs],
+    entry({ jobs, connectionState }, data, own) {
+      if (own) {
+        if (!lists.has(jobs)) lists.set(jobs, [...jobs.values()].map((state) => withLive({ ...state.job, error: state.error }, state)));
+        return connectionState === 'connecting' ? data : lists.get(jobs);
+      }
+      const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
+      return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
+    },
+  });
+
+function mirror<State extends Connection>(client: QueryClient, queryKey: QueryKey, store: Store<State>, { news, entry, doubts }: Mirrored<State>): () => void {
   // Observed, so that the entry is not collected; without a function of its own, the application's stays in use.
   const stopObserving = new QueryObserver(client, { queryKey, enabled: false }).subscribe(() => {});
   const cache = client.getQueryCache();
   const hash = hashKey(queryKey);
-  const own = () => cache.get(hash);
-  let progress: Progress | null = null;
-  let status: JobStatus | null = null;
-  let version = 0; // of what the stream said
+  let said: readonly unknown[] = []; // by the stream
+  let version = 0; // of it
   let asked = 0; // the version when the application's request was sent
-  let writing = false;
   let doubted = false; // the application's answer, which the stream is asked about
-  let filling = false;
-  const life = new AbortController();
 
   const write = () => {
-    const query = own();
-    if (!query || (!progress && !status)) return;
-    const { data, fetchStatus } = query.state;
-    if (data === undefined && fetchStatus === 'idle' && !query.options.queryFn) void fill();
-    // Half an entry would be taken for a whole one: the application's query is waited for. And what is no object is not ours
-    // to change.
-    if (isObject(data) && !Array.isArray(data)) put(query, data);
-  };
-
-  /** All that is not ours stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. */
-  const put = (query: Query, data: object, change?: Partial<QueryState>) => {
-    writing = true;
+    const query = cache.get(hash);
+    const { data, fetchStatus } = query?.state ?? {};
+    const own = !query?.options.queryFn; // nobody else makes one
+    const empty = data === undefined;
+    // Half an entry would be taken for a whole one: the application's query is waited for.
+    if (!query || (empty && (fetchStatus !== 'idle' || !own))) return;
     doubted = false;
-    query.setState({ ...query.state, ...change, data: { ...data, ...(progress && { progress }), ...(status && { status }) } });
-    writing = false;
-  };
-
-  /** Makes an entry where nobody else does. */
-  const fill = async () => {
-    if (filling) return;
-    filling = true;
-    const answer = await askState(store.url, options(), life.signal);
-    filling = false;
-    const query = own();
-    if (life.signal.aborted || !query || !('job' in answer) || query.state.data !== undefined || query.options.queryFn) return;
-    put(query, answer.job, { status: 'success', isInvalidated: true }); // the application's query, when it comes, fetches
+    const now = entry(store.getState(), data, own);
+    // All else stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. A query of the
+    // application's that comes later fetches.
+    if (now && now !== data) query.setState({ ...query.state, ...(empty && { status: 'success', isInvalidated: true }), data: now });
   };
 
   const listen = () => {
     const state = store.getState();
-    const news = state.progress !== progress || state.status !== status;
-    ({ progress, status } = state);
-    if (news) version++;
-    if (news || (doubted && ['open', 'closed'].includes(state.connectionState))) write();
+    const now = news(state);
+    const isNew = now.some((one, i) => one !== said[i]);
+    said = now;
+    if (isNew) version++;
+    if (isNew || (doubted && ['open', 'closed'].includes(state.connectionState))) write();
   };
   const stopListening = store.subscribe(listen);
   listen();
 
   const stopGuarding = cache.subscribe((event) => {
-    if (writing || event.type !== 'updated' || event.query.queryHash !== hash) return;
+    if (event.type !== 'updated' || event.query.queryHash !== hash) return;
     const { type } = event.action;
     if (type === 'fetch') asked = version;
     if ((type !== 'success' || event.action.manual) && type !== 'setState') return;
-    const { connectionState } = store.getState();
-    const { data } = event.query.state;
-    const answer = isObject(data) && (data.status as JobStatus);
-    if (type === 'success' && status && answer && asked === version && isTerminal(answer) !== isTerminal(status)) {
+    const state = store.getState();
+    if (type === 'success' && asked === version && doubts?.(event.query.state.data, state)) {
       doubted = true;
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
-    } else if (connectionState === 'open' || asked !== version || type === 'setState') {
+    } else if (state.connectionState === 'open' || asked !== version || type === 'setState') {
       write(); // it is older than what the stream has said since, or from a copy that lags behind
     }
   });
 
   return () => {
-    life.abort();
     stopGuarding();
     stopListening();
     stopObserving();

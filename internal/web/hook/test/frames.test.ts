@@ -4,7 +4,7 @@ import { next, nothing } from '../src/protocol.js';
 
 test.for(golden)('the frame that the server is tested with: $name', ({ data }) => {
   const { type, ...said } = JSON.parse(data);
-  const view = next(nothing, data);
+  const view = next(nothing, { type, jobId: 'x', ...said });
   const shown: Record<string, unknown> = {
     progress: view.progress,
     status: { status: view.status },

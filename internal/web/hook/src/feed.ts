@@ -1,0 +1,290 @@
+// The jobs that a page shows, by as few streams as there can be.
+
+import { attempt, closed, connecting, idle, openConnection, type Connection, type ConnectionError, type ConnectionOptions } from './connection.js';
+import { gone, isTerminal, next, nothing, withStatus, type JobEvent, type JobView } from './protocol.js';
+
+/** A job as it is shown, and how its stream is. */
+export interface JobState extends JobView, Connection {}
+
+/** Jobs as they are shown, and how their stream is. */
+export interface JobsState extends Connection {
+  /** By id: those that were named in their order, or the account's, newest first. */
+  jobs: ReadonlyMap<string, JobState>;
+}
+
+export interface WatchOptions extends ConnectionOptions {
+  /** What is shown of a job until the server says more. */
+  initial?: Partial<JobView> | undefined;
+}
+
+/** What components subscribe to: the stream is open for as long as somebody does. */
+export interface Store<State> {
+  subscribe(listener: () => void): () => void;
+  getState(): State;
+  /** Opens the stream anew. */
+  reconnect(): void;
+}
+
+/** A job that is watched. */
+interface Watched {
+  id: string;
+  view: JobView;
+  link: Link;
+  /** It was sent since the stream began. */
+  sent: boolean;
+  /** The server has said something of it. */
+  seen: boolean;
+  /** Runs out when the server has left it out for too long. */
+  absent: ReturnType<typeof setTimeout> | undefined;
+  /** It has ended, or can't be watched, for which there is a reason. */
+  over: boolean;
+  error: ConnectionError | null;
+  /** As it is shown; null when that is another. */
+  state: JobState | null;
+}
+
+/** A stream of at most 100 jobs. */
+type Link = ReturnType<typeof openConnection>;
+
+export type Feed = ReturnType<typeof openFeed>;
+
+const mostJobs = 100; // of a stream; the server has no more
+const notifyInterval = 50; // ms between notifications
+const notFoundTimeout = 10_000; // ms: a job that is not there may be about to be inserted
+
+/** Subscribed to in place of an id: the account's list. */
+export const list = '';
+
+/** The server's, of a job that is not there. */
+const notFound: ConnectionError = { code: 'job_not_found', message: 'There is no such job, or it is not yours.', status: 404 };
+
+const feeds = new Map<string, Feed>();
+
+/**
+ * The jobs that the page watches at the URL, `…/api/jobs/progress`: those that are named, or the account's list. One for all
+ * options that make no other stream; of functions it counts only whether there are any.
+ */
+export function feedAt(url: string, named: boolean, { withCredentials, pauseWhenHidden, EventSource, fetch }: ConnectionOptions): Feed {
+  const key = [url, named, !!withCredentials, !!pauseWhenHidden, !!EventSource, !!fetch].join(' ');
+  let feed = feeds.get(key);
+  if (!feed) feeds.set(key, (feed = openFeed(url, named)));
+  return feed;
+}
+
+export function openFeed(url: string, named: boolean) {
+  const watched = new Map<string, Watched>();
+  const users = new Map<string, number>(); // by id
+  const links = new Map<Link, number>(); // jobs in the URL of each
+  const listeners = new Map<() => void, () => WatchOptions>();
+  const events: [link: Link, event: JobEvent, type: string][] = []; // that are not shown yet
+  let deletedCompleted = false; // what it means that a row is deleted
+  let state: JobsState | null = null;
+  let lastNotified = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined; // until the next notification
+
+  const notify = () => {
+    clearTimeout(timer);
+    timer = undefined;
+    lastNotified = Date.now();
+    applyEvents();
+    [...listeners.keys()].forEach(attempt);
+  };
+  const notifySoon = () => {
+    timer ??= setTimeout(notify, Math.min(lastNotified + notifyInterval - Date.now(), notifyInterval));
+  };
+
+  /** Options of the last component; of all, one that renews credentials. */
+  const latest = () => {
+    const all = [...listeners.values()].map((options) => options());
+    return { ...all.at(-1), onUnauthorized: all.find(({ onUnauthorized }) => onUnauthorized)?.onUnauthorized };
+  };
+
+  const of = (link: Link) => [...watched.values()].filter((one) => one.link === link);
+  const put = (one: Watched, change: Partial<Watched>) => {
+    Object.assign(one, change, { state: null });
+    state = null;
+  };
+  const giveUp = (one: Watched, error: ConnectionError) => {
+    put(one, { over: true, error });
+    notify();
+  };
+  const add = (id: string, link: Link, initial?: Partial<JobView>) => {
+    const one = { id, link, view: { ...nothing, ...initial } } as Watched;
+    put(one, { sent: false, seen: false, absent: undefined, over: false, error: null });
+    watched.set(id, one);
+    return one;
+  };
+  const remove = ({ id, absent }: Watched) => {
+    clearTimeout(absent);
+    watched.delete(id);
+    state = null;
+  };
+  /** The server writes UUIDs in lower case. */
+  const find = (id: string) => watched.get(id) ?? [...watched.values()].find((one) => one.id.toLowerCase() === id);
+
+  /** Takes in what the streams have said. */
+  const applyEvents = () => {
+    for (const [link, event, type] of events.splice(0)) {
+      if (type === 'message') apply(link, event);
+      else {
+        deletedCompleted = event.deleted === 'completed';
+        sync(link);
+      }
+    }
+    if (named) for (const [link] of links) if (of(link).every(({ over }) => over)) link.end(link.getState().connectionError);
+  };
+
+  const apply = (link: Link, event: JobEvent) => {
+    const id = `${event.jobId}`;
+    const one = find(id) ?? (!named && event.type === 'job' ? add(id, link) : null);
+    if (!one) return;
+    if (event.type === 'removed') return leave(one, false);
+    clearTimeout(one.absent);
+    const view = next(one.view, event);
+    put(one, { view, sent: true, seen: true, absent: undefined, over: isTerminal(view.status), error: null });
+  };
+
+  /** All that are there were sent. */
+  const sync = (link: Link) => {
+    for (const one of of(link)) if (!one.sent) leave(one, deletedCompleted);
+  };
+
+  /** The job is not there. */
+  const leave = (one: Watched, completed: boolean) => {
+    if (!named) remove(one);
+    else if (one.over) return; // what it came to is shown
+    else if (!one.seen) one.absent ??= setTimeout(giveUp, notFoundTimeout, one, notFound);
+    else if (completed) put(one, { view: withStatus(one.view, 'completed'), over: true });
+    else put(one, { view: gone(one.view), over: true, error: notFound });
+  };
+
+  const begin = (link: Link) => {
+    applyEvents();
+    for (const one of of(link)) one.sent = false;
+  };
+
+  const open = () => {
+    const link: Link = openConnection(
+      {
+        url() {
+          if (!named) return url;
+          const names = of(link).flatMap(({ id, over }) => (over ? [] : `id=${encodeURIComponent(id)}`));
+          links.set(link, names.length);
+          return names.length ? `${url}?${names.join('&')}` : '';
+        },
+        begin: () => begin(link),
+        receive(data, type) {
+          try {
+            const event = JSON.parse(data) as JobEvent;
+            const urgent = event.type === 'status'; // each is shown: a job may run for less than a notification takes
+            events.push([link, event, type]);
+            if (urgent) notify();
+            else notifySoon();
+          } catch {} // it is none
+        },
+        answer(jobs) {
+          begin(link);
+          for (const job of jobs) apply(link, { type: 'job', jobId: job.id, job });
+          sync(link);
+          notify();
+        },
+        refuse(id, error) {
+          const one = find(id);
+          if (one) giveUp(one, error);
+        },
+        changed() {
+          for (const one of of(link)) one.state = null;
+          state = null;
+          notifySoon();
+        },
+      },
+      latest,
+    );
+    links.set(link, 0);
+    return link;
+  };
+
+  const show = ({ view, over, error, seen, link }: Watched): JobState => {
+    const now = link.getState();
+    if (over) return { ...view, ...closed, connectionError: error };
+    return { ...view, ...(seen || ['reconnecting', 'closed'].includes(now.connectionState) ? now : connecting) };
+  };
+
+  /** Begins to watch a job, or the list. */
+  const join = (id: string, initial?: Partial<JobView>) => {
+    const link = [...links.keys()].find((link) => of(link).length < mostJobs) ?? open();
+    if (id) add(id, link, initial);
+    link.reconnectSoon();
+  };
+
+  /** Ends it, if nobody watches it. */
+  const part = (id: string) => {
+    if (users.get(id)) return;
+    users.delete(id);
+    const one = watched.get(id);
+    if (one) remove(one);
+    for (const [link, count] of links) {
+      const { length } = of(link);
+      if (named ? !length : !users.size) {
+        links.delete(link);
+        link.close();
+        of(link).forEach(remove);
+      } else if (2 * length < count) link.reconnectSoon(); // else the others need not be sent again
+    }
+  };
+
+  const getState = (): JobsState => {
+    if (!state) {
+      const jobs = [...watched.values()].map((one) => [one.id, (one.state ??= show(one))] as const);
+      const age = ([, { job }]: (typeof jobs)[0]) => Date.parse(job?.createdAt ?? '') || 0;
+      state = { ...([...links.keys()][0]?.getState() ?? connecting), jobs: new Map(named ? jobs : jobs.sort((a, b) => age(b) - age(a))) };
+    }
+    return state;
+  };
+
+  return {
+    getState,
+    /** The state of some jobs, in order. */
+    pick(ids: readonly string[]): JobsState {
+      const jobs = new Map(ids.map((id) => [id, getState().jobs.get(id) ?? { ...nothing, ...connecting }]));
+      const states = [...jobs.values()];
+      const { connectionState, isConnected, connectionError, staleSince } =
+        states.find(({ isConnected }) => isConnected) ?? states.find(({ connectionState }) => connectionState !== 'closed') ?? states[0] ?? idle;
+      return { connectionState, isConnected, connectionError, staleSince, jobs };
+    },
+    /** Watches jobs, or the list, until the returned function is called. */
+    subscribe(ids: readonly string[], options: () => WatchOptions, listener: () => void) {
+      listeners.set(listener, options);
+      for (const id of ids) {
+        if (!users.has(id)) join(id, options().initial);
+        users.set(id, (users.get(id) ?? 0) + 1);
+      }
+      return () => {
+        listeners.delete(listener);
+        for (const id of ids) {
+          users.set(id, users.get(id)! - 1);
+          // Not at once: StrictMode, and a component that takes another's place, come again in the same breath.
+          queueMicrotask(() => part(id));
+        }
+      };
+    },
+    /** Opens the streams anew, also after the end of these jobs. */
+    reconnect(ids: readonly string[]) {
+      for (const id of ids) {
+        const one = watched.get(id);
+        if (one) put(one, { over: false, error: null });
+      }
+      for (const [link] of links) if (!named || of(link).some(({ id }) => ids.includes(id))) link.reconnect();
+    },
+  };
+}
+
+/** The store of a job, which is named or on the list. */
+export function jobStore(feed: Feed, id: string, options: () => WatchOptions, watches = [id]): Store<JobState> {
+  const before: JobState = { ...nothing, ...connecting, ...options().initial }; // it is watched
+  return {
+    subscribe: (listener) => feed.subscribe(watches, options, listener),
+    getState: () => feed.getState().jobs.get(id) ?? before,
+    reconnect: () => feed.reconnect([id]),
+  };
+}
