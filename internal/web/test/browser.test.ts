@@ -1,19 +1,18 @@
 // What only a whole browser shows: its limits, and its sleep.
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, request, type Server } from 'node:http';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium, type Browser } from 'playwright';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { chromium as executablePath, chromiumArgs, eventually, freePort, heartbeat, Origin, token } from './origin.js';
+import { Proxy } from './proxy.js';
 
 let plain: Origin;
 let secure: Origin;
 let browser: Browser;
-let site: Server; // serves the core, and puts the origin behind itself
-let siteURL: string;
+let site: Proxy; // serves the core, and puts the origin behind itself
 const dir = mkdtempSync(join(tmpdir(), 'jobprogress-tls-'));
 
 beforeAll(async () => {
@@ -24,28 +23,11 @@ beforeAll(async () => {
     '--max-streams-per-account', '1000', '--tls-cert', join(dir, 'cert.pem'), '--tls-key', join(dir, 'key.pem'),
   ]).open();
   browser = await chromium.launch({ executablePath, args: [...chromiumArgs, '--ignore-certificate-errors'] });
-  site = createServer((incoming, outgoing) => {
-    if (incoming.url!.startsWith('/api/')) {
-      const passed = request(plain.url + incoming.url, { headers: incoming.headers }, (answer) => {
-        outgoing.writeHead(answer.statusCode!, answer.headers);
-        answer.pipe(outgoing);
-        outgoing.on('close', () => answer.destroy());
-      });
-      passed.on('error', () => outgoing.destroy());
-      passed.end();
-      return;
-    }
-    const script = /^\/hook\/(\w+\.js)$/.exec(incoming.url!);
-    outgoing.setHeader('Content-Type', script ? 'text/javascript' : 'text/html');
-    outgoing.end(script ? readFileSync(join('hook/dist', script[1]!)) : '<script type=module>import { watchJob } from "/hook/watch.js"; window.watchJob = watchJob</script>');
-  }).listen(0, '127.0.0.1');
-  await new Promise((resolve) => site.once('listening', resolve));
-  siteURL = `http://127.0.0.1:${(site.address() as { port: number }).port}`;
+  site = await new Proxy(() => plain.url).open();
 });
 
 afterAll(async () => {
   await browser?.close();
-  site?.closeAllConnections();
   site?.close();
   await plain?.close();
   await secure?.close();
@@ -96,9 +78,9 @@ test('HTTP/2: two hundred and fifty', async () => {
 test('a page that was asleep is right within a heartbeat of waking', async () => {
   const id = await plain.insert();
   const context = await browser.newContext();
-  await context.addCookies([{ name: 'session', value: token(), url: siteURL }]);
+  await context.addCookies([{ name: 'session', value: token(), url: site.url }]);
   const page = await context.newPage();
-  await page.goto(siteURL);
+  await page.goto(site.url);
   await page.evaluate(
     (path) => {
       const own = globalThis as unknown as { watchJob(url: string): unknown; job: unknown };

@@ -43,7 +43,7 @@ export class Proxy {
       outgoing.end(readFileSync(join('hook/dist', script)));
     } else if (!url.startsWith('/api/')) {
       outgoing.setHeader('Content-Type', 'text/html');
-      outgoing.end('<!doctype html><title>page</title><script type=module>import { watchJob } from "/hook/watch.js"; window.watchJob = watchJob</script>');
+      outgoing.end('<!doctype html><title>page</title><script type=module>import * as watch from "/hook/watch.js"; import * as tabs from "/hook/tabs.js"; Object.assign(window, watch, tabs)</script>');
     } else if (this.mode === 'login') {
       outgoing.writeHead(302, { Location: '/login' }).end();
     } else if (this.mode === '502' || this.mode === '401') {

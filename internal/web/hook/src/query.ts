@@ -69,7 +69,7 @@ interface Mirrored<State> {
   /** Another when there is something new to write. */
   news(state: State): readonly unknown[];
   /** The entry; with `data`, what stands there, and what is new. What is not ours to change stays as it is. */
-  entry(state: State, data: unknown, own: boolean): unknown;
+  entry(state: State, data: unknown): unknown;
   /** Reports whether an answer to the application makes it doubtful what the stream has said. */
   doubts?(data: unknown, state: State): boolean;
 }
@@ -91,16 +91,18 @@ export const mirrorJob = (client: QueryClient, queryKey: QueryKey, store: Store<
     },
   });
 
-const lists = new WeakMap<JobsState['jobs'], unknown[]>(); // made of these, once
+const made = new WeakMap<object, unknown>(); // lists that nobody else makes, and of which jobs
 
 /** Keeps the entry of the account's list up to date with its stream, until the returned function is called. */
 export const mirrorJobs = (client: QueryClient, queryKey: QueryKey, store: Store<JobsState>): (() => void) =>
   mirror(client, queryKey, store, {
     news: ({ jobs }) => [jobs],
-    entry({ jobs, connectionState }, data, own) {
-      if (own) {
-        if (!lists.has(jobs)) lists.set(jobs, [...jobs.values()].map((state) => withLive({ ...state.job, error: state.error }, state)));
-        return connectionState === 'connecting' ? data : lists.get(jobs);
+    entry({ jobs, connectionState }, data) {
+      if (data === undefined || made.has(data as object)) {
+        if (connectionState === 'connecting' || (data && made.get(data) === jobs)) return data;
+        const list = [...jobs.values()].map((state) => withLive({ ...state.job, error: state.error }, state));
+        made.set(list, jobs);
+        return list;
       }
       const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
       return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
@@ -120,12 +122,11 @@ function mirror<State extends Connection>(client: QueryClient, queryKey: QueryKe
   const write = () => {
     const query = cache.get(hash);
     const { data, fetchStatus } = query?.state ?? {};
-    const own = !query?.options.queryFn; // nobody else makes one
     const empty = data === undefined;
     // Half an entry would be taken for a whole one: the application's query is waited for.
-    if (!query || (empty && (fetchStatus !== 'idle' || !own))) return;
+    if (!query || (empty && (fetchStatus !== 'idle' || query.options.queryFn))) return;
     doubted = false;
-    const now = entry(store.getState(), data, own);
+    const now = entry(store.getState(), data);
     // All else stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. A query of the
     // application's that comes later fetches.
     if (now && now !== data) query.setState({ ...query.state, ...(empty && { status: 'success', isInvalidated: true }), data: now });
