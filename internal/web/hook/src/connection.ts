@@ -113,7 +113,7 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
   let attempts = 0; // in a row
   let renewing = false; // onUnauthorized is at work
   let paused = false; // the page is hidden or left, and the stream given back
-  let asking: AbortController | undefined;
+  let asked = 0; // times for the JSON state
   let timer: ReturnType<typeof setTimeout>; // for what is to be done if nothing happens
   let soon: ReturnType<typeof setTimeout> | undefined; // for another stream
   const life = new AbortController(); // until close is called
@@ -133,15 +133,10 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
   const setReconnecting = (connectionError: ConnectionError | null) =>
     set({ connectionError, connectionState: 'reconnecting', staleSince: state.staleSince ?? lastSign });
 
-  const stopAsking = () => {
-    asking?.abort();
-    asking = undefined;
-  };
-
   /** Gives the stream back. */
   const stop = () => {
     clearTimeout(timer);
-    stopAsking();
+    asked++;
     source?.close();
     source = null;
     proven = degraded = false;
@@ -160,7 +155,7 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
     lastSign = Date.now();
     attempts = 0;
     proven = true;
-    stopAsking();
+    asked++;
     after(2 * interval, connect); // two without a sign
     if (connectionState !== state.connectionState || state.connectionError) {
       set({ connectionState, connectionError: null, staleSince: degraded ? (state.staleSince ?? lastSign) : null });
@@ -224,13 +219,9 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
     const url = jobs.url();
     if (!url) return;
     if (state.isConnected) setReconnecting(null);
-    stopAsking();
-    const mine = (asking = new AbortController());
-    const timeout = setTimeout(() => mine.abort(), answerTimeout);
-    const answer = await askState(url, latest(), mine.signal);
-    clearTimeout(timeout);
-    if (mine !== asking) return;
-    asking = undefined;
+    const mine = ++asked;
+    const answer = await askState(url, latest());
+    if (mine !== asked) return; // the stream knows better
     after(jitter(Math.min(shortestPoll * 1.5 ** attempts++, longestPoll)), (source && Date.now() < openedAt + 2 * interval) || !Source() ? poll : connect);
     if ('jobs' in answer) {
       jobs.answer(answer.jobs);
@@ -315,20 +306,20 @@ type Refusal = ConnectionError & { id?: string };
 async function askState(
   url: string,
   { fetch = globalThis.fetch, withCredentials }: ConnectionOptions,
-  signal: AbortSignal,
 ): Promise<{ jobs: Job[] } | { error: Refusal }> {
   try {
     const response = await fetch(url, {
       credentials: withCredentials ? 'include' : 'same-origin',
       headers: { Accept: 'application/json' },
       cache: 'no-cache', // with ETag
-      signal,
+      signal: AbortSignal.timeout(answerTimeout),
     });
     const { ok, status } = response;
-    const body = (await response.json().catch(() => null)) as { code?: string; detail?: string; id?: string } | null;
+    const body: unknown = await response.json().catch(() => null);
     const jobs = ok && Array.isArray(body) && body.map(toJob);
     if (jobs && !jobs.includes(null)) return { jobs: jobs as Job[] };
-    return { error: { code: body?.code ?? 'unexpected_answer', message: body?.detail ?? `HTTP ${status}`, status, ...(body?.id && { id: body.id }) } };
+    const { code = 'unexpected_answer', detail = `HTTP ${status}`, id } = (body ?? {}) as Partial<Record<'code' | 'detail' | 'id', string>>;
+    return { error: { code, message: detail, status, ...(id && { id }) } };
   } catch (cause) {
     return { error: { code: 'unreachable', message: String(cause) } };
   }

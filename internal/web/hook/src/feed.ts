@@ -32,13 +32,10 @@ interface Watched {
   link: Link;
   /** It was sent since the stream began. */
   sent: boolean;
-  /** The server has said something of it. */
-  seen: boolean;
   /** Runs out when the server has left it out for too long. */
-  absent: ReturnType<typeof setTimeout> | undefined;
-  /** It has ended, or can't be watched, for which there is a reason. */
-  over: boolean;
-  error: ConnectionError | null;
+  absent?: ReturnType<typeof setTimeout> | undefined;
+  /** There is nothing more to come: it has ended, or can't be watched. */
+  end?: Connection | undefined;
   /** As it is shown; null when that is another. */
   state: JobState | null;
 }
@@ -55,8 +52,8 @@ const notFoundTimeout = 10_000; // ms: a job that is not there may be about to b
 /** Subscribed to in place of an id: the account's list. */
 export const list = '';
 
-/** The server's, of a job that is not there. */
-const notFound: ConnectionError = { code: 'job_not_found', message: 'There is no such job, or it is not yours.', status: 404 };
+const refused = (connectionError: ConnectionError): Connection => ({ ...closed, connectionError });
+const notFound = refused({ code: 'job_not_found', message: 'There is no such job, or it is not yours.', status: 404 });
 
 const feeds = new Map<string, Feed>();
 
@@ -76,7 +73,6 @@ export function openFeed(url: string, named: boolean) {
   const users = new Map<string, number>(); // by id
   const links = new Map<Link, number>(); // jobs in the URL of each
   const listeners = new Map<() => void, () => WatchOptions>();
-  const events: [link: Link, event: JobEvent, type: string][] = []; // that are not shown yet
   let deletedCompleted = false; // what it means that a row is deleted
   let state: JobsState | null = null;
   let lastNotified = 0;
@@ -86,10 +82,10 @@ export function openFeed(url: string, named: boolean) {
     clearTimeout(timer);
     timer = undefined;
     lastNotified = Date.now();
-    applyEvents();
     [...listeners.keys()].forEach(attempt);
   };
   const notifySoon = () => {
+    state = null;
     timer ??= setTimeout(notify, Math.min(lastNotified + notifyInterval - Date.now(), notifyInterval));
   };
 
@@ -100,66 +96,56 @@ export function openFeed(url: string, named: boolean) {
   };
 
   const of = (link: Link) => [...watched.values()].filter((one) => one.link === link);
-  const put = (one: Watched, change: Partial<Watched>) => {
-    Object.assign(one, change, { state: null });
-    state = null;
-  };
-  const giveUp = (one: Watched, error: ConnectionError) => {
-    put(one, { over: true, error });
-    notify();
+  const put = (one: Watched, view: JobView, end?: Connection) => {
+    Object.assign(one, { view, end, state: null });
+    notifySoon();
+    const { link } = one;
+    if (named && of(link).every((one) => one.end)) link.end(link.getState().connectionError);
   };
   const add = (id: string, link: Link, initial?: Partial<JobView>) => {
-    const one = { id, link, view: { ...nothing, ...initial } } as Watched;
-    put(one, { sent: false, seen: false, absent: undefined, over: false, error: null });
+    const one: Watched = { id, link, view: { ...nothing, ...initial, job: null }, sent: false, state: null };
     watched.set(id, one);
     return one;
   };
   const remove = ({ id, absent }: Watched) => {
     clearTimeout(absent);
     watched.delete(id);
-    state = null;
+    notifySoon();
   };
   /** The server writes UUIDs in lower case. */
   const find = (id: string) => watched.get(id) ?? [...watched.values()].find((one) => one.id.toLowerCase() === id);
 
-  /** Takes in what the streams have said. */
-  const applyEvents = () => {
-    for (const [link, event, type] of events.splice(0)) {
-      if (type === 'message') apply(link, event);
-      else {
-        deletedCompleted = event.deleted === 'completed';
-        sync(link);
-      }
-    }
-    if (named) for (const [link] of links) if (of(link).every(({ over }) => over)) link.end(link.getState().connectionError);
-  };
-
+  /** Takes in an event of the stream. */
   const apply = (link: Link, event: JobEvent) => {
     const id = `${event.jobId}`;
     const one = find(id) ?? (!named && event.type === 'job' ? add(id, link) : null);
     if (!one) return;
     if (event.type === 'removed') return leave(one, false);
     clearTimeout(one.absent);
+    one.absent = undefined;
+    one.sent = true;
     const view = next(one.view, event);
-    put(one, { view, sent: true, seen: true, absent: undefined, over: isTerminal(view.status), error: null });
+    put(one, view, isTerminal(view.status) ? closed : undefined);
+    if (event.type === 'status') notify(); // each is shown: a job may run for less than a notification takes
   };
 
   /** All that are there were sent. */
-  const sync = (link: Link) => {
-    for (const one of of(link)) if (!one.sent) leave(one, deletedCompleted);
+  const sync = (link: Link, completed: boolean) => {
+    deletedCompleted = completed;
+    for (const one of of(link)) if (!one.sent) leave(one, completed);
   };
 
   /** The job is not there. */
   const leave = (one: Watched, completed: boolean) => {
+    const { view } = one;
     if (!named) remove(one);
-    else if (one.over) return; // what it came to is shown
-    else if (!one.seen) one.absent ??= setTimeout(giveUp, notFoundTimeout, one, notFound);
-    else if (completed) put(one, { view: withStatus(one.view, 'completed'), over: true });
-    else put(one, { view: gone(one.view), over: true, error: notFound });
+    else if (!view.job) one.absent ??= setTimeout(() => put(one, one.view, notFound), notFoundTimeout);
+    else if (one.end) return; // what it came to is shown
+    else if (completed) put(one, withStatus(view, 'completed'), closed);
+    else put(one, gone(view), notFound);
   };
 
   const begin = (link: Link) => {
-    applyEvents();
     for (const one of of(link)) one.sent = false;
   };
 
@@ -168,33 +154,32 @@ export function openFeed(url: string, named: boolean) {
       {
         url() {
           if (!named) return url;
-          const names = of(link).flatMap(({ id, over }) => (over ? [] : `id=${encodeURIComponent(id)}`));
+          const names = of(link).flatMap(({ id, end }) => (end ? [] : `id=${encodeURIComponent(id)}`));
           links.set(link, names.length);
           return names.length ? `${url}?${names.join('&')}` : '';
         },
         begin: () => begin(link),
         receive(data, type) {
+          let event: JobEvent;
           try {
-            const event = JSON.parse(data) as JobEvent;
-            const urgent = event.type === 'status'; // each is shown: a job may run for less than a notification takes
-            events.push([link, event, type]);
-            if (urgent) notify();
-            else notifySoon();
-          } catch {} // it is none
+            event = JSON.parse(data);
+          } catch {
+            return; // it is none
+          }
+          if (type === 'synced') sync(link, event.deleted === 'completed');
+          else if (event) apply(link, event);
         },
         answer(jobs) {
           begin(link);
           for (const job of jobs) apply(link, { type: 'job', jobId: job.id, job });
-          sync(link);
-          notify();
+          sync(link, deletedCompleted);
         },
         refuse(id, error) {
           const one = find(id);
-          if (one) giveUp(one, error);
+          if (one) put(one, one.view, refused(error));
         },
         changed() {
           for (const one of of(link)) one.state = null;
-          state = null;
           notifySoon();
         },
       },
@@ -204,10 +189,9 @@ export function openFeed(url: string, named: boolean) {
     return link;
   };
 
-  const show = ({ view, over, error, seen, link }: Watched): JobState => {
+  const show = ({ view, end, link }: Watched): JobState => {
     const now = link.getState();
-    if (over) return { ...view, ...closed, connectionError: error };
-    return { ...view, ...(seen || ['reconnecting', 'closed'].includes(now.connectionState) ? now : connecting) };
+    return { ...view, ...(end ?? (view.job || ['reconnecting', 'closed'].includes(now.connectionState) ? now : connecting)) };
   };
 
   /** Begins to watch a job, or the list. */
@@ -246,11 +230,11 @@ export function openFeed(url: string, named: boolean) {
     getState,
     /** The state of some jobs, in order. */
     pick(ids: readonly string[]): JobsState {
-      const jobs = new Map(ids.map((id) => [id, getState().jobs.get(id) ?? { ...nothing, ...connecting }]));
-      const states = [...jobs.values()];
-      const { connectionState, isConnected, connectionError, staleSince } =
-        states.find(({ isConnected }) => isConnected) ?? states.find(({ connectionState }) => connectionState !== 'closed') ?? states[0] ?? idle;
-      return { connectionState, isConnected, connectionError, staleSince, jobs };
+      const { jobs } = getState();
+      const states = new Map(ids.map((id) => [id, jobs.get(id) ?? { ...nothing, ...connecting }]));
+      const live = ids.find((id) => states.get(id)!.connectionState !== 'closed');
+      const now = live ? (watched.get(live)?.link.getState() ?? connecting) : ids.length ? closed : idle;
+      return { ...now, jobs: states };
     },
     /** Watches jobs, or the list, until the returned function is called. */
     subscribe(ids: readonly string[], options: () => WatchOptions, listener: () => void) {
@@ -272,7 +256,7 @@ export function openFeed(url: string, named: boolean) {
     reconnect(ids: readonly string[]) {
       for (const id of ids) {
         const one = watched.get(id);
-        if (one) put(one, { over: false, error: null });
+        if (one) put(one, one.view);
       }
       for (const [link] of links) if (!named || of(link).some(({ id }) => ids.includes(id))) link.reconnect();
     },

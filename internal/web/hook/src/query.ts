@@ -1,9 +1,8 @@
 // The TanStack Query cache: a job's entry is the application's, and gets the stream's progress and status.
 
-import { hashKey, QueryObserver, type QueryClient, type QueryKey } from '@tanstack/react-query';
-import type { Connection } from './connection.js';
+import { hashKey, QueryObserver, type Query, type QueryClient, type QueryKey } from '@tanstack/react-query';
 import type { JobsState, JobState, Store } from './feed.js';
-import { isObject, isTerminal, toJob, type Job, type JobStatus } from './protocol.js';
+import { isObject, isTerminal, toJob, type Job } from './protocol.js';
 
 /** The key of a job's entry in the query cache. */
 export const jobKey = (jobId: string) => ['job', jobId] as const;
@@ -64,16 +63,6 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): J
   };
 }
 
-/** What an entry of the cache has of a store. */
-interface Mirrored<State> {
-  /** Another when there is something new to write. */
-  news(state: State): readonly unknown[];
-  /** The entry; with `data`, what stands there, and what is new. What is not ours to change stays as it is. */
-  entry(state: State, data: unknown): unknown;
-  /** Reports whether an answer to the application makes it doubtful what the stream has said. */
-  doubts?(data: unknown, state: State): boolean;
-}
-
 /** The row with what is live of its job; itself if that is in it, or it is no row. */
 function withLive(row: unknown, state: JobState | undefined): unknown {
   const live = Object.entries({ progress: state?.progress, status: state?.status }).filter(([, value]) => value);
@@ -82,41 +71,40 @@ function withLive(row: unknown, state: JobState | undefined): unknown {
 
 /** Keeps the entry of a job up to date with its stream, until the returned function is called. */
 export const mirrorJob = (client: QueryClient, queryKey: QueryKey, store: Store<JobState>): (() => void) =>
-  mirror(client, queryKey, store, {
-    news: ({ progress, status }) => [progress, status],
-    entry: (state, data) => withLive(data ?? state.job, state),
-    doubts(data, { status }) {
-      const answer = isObject(data) && (data.status as JobStatus);
-      return !!status && !!answer && isTerminal(answer) !== isTerminal(status);
-    },
-  });
+  mirror(client, queryKey, store, (data, state) => withLive(data ?? state.job, state), true);
 
 const made = new WeakMap<object, unknown>(); // lists that nobody else makes, and of which jobs
 
 /** Keeps the entry of the account's list up to date with its stream, until the returned function is called. */
 export const mirrorJobs = (client: QueryClient, queryKey: QueryKey, store: Store<JobsState>): (() => void) =>
-  mirror(client, queryKey, store, {
-    news: ({ jobs }) => [jobs],
-    entry({ jobs, connectionState }, data) {
-      if (data === undefined || made.has(data as object)) {
-        if (connectionState === 'connecting' || (data && made.get(data) === jobs)) return data;
-        const list = [...jobs.values()].map((state) => withLive({ ...state.job, error: state.error }, state));
-        made.set(list, jobs);
-        return list;
-      }
-      const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
-      return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
-    },
+  mirror(client, queryKey, store, (data, { jobs, connectionState }) => {
+    if (data === undefined || made.has(data as object)) {
+      if (connectionState === 'connecting' || (data && made.get(data) === jobs)) return data;
+      const list = [...jobs.values()].map((state) => withLive({ ...state.job, error: state.error }, state));
+      made.set(list, jobs);
+      return list;
+    }
+    const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
+    return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
   });
 
-function mirror<State extends Connection>(client: QueryClient, queryKey: QueryKey, store: Store<State>, { news, entry, doubts }: Mirrored<State>): () => void {
+/**
+ * Keeps an entry up to date. `merge` returns what stands there, undefined if nobody has made it, with what is live; what is
+ * not ours to change stays as it is.
+ */
+function mirror<State extends JobState | JobsState>(
+  client: QueryClient,
+  queryKey: QueryKey,
+  store: Store<State>,
+  merge: (data: unknown, state: State) => unknown,
+  mayDoubt = false,
+): () => void {
   // Observed, so that the entry is not collected; without a function of its own, the application's stays in use.
   const stopObserving = new QueryObserver(client, { queryKey, enabled: false }).subscribe(() => {});
   const cache = client.getQueryCache();
   const hash = hashKey(queryKey);
-  let said: readonly unknown[] = []; // by the stream
-  let version = 0; // of it
-  let asked = 0; // the version when the application's request was sent
+  let said = ''; // by the stream
+  let asked = ''; // what it had said when the application's request was sent
   let doubted = false; // the application's answer, which the stream is asked about
 
   const write = () => {
@@ -126,7 +114,7 @@ function mirror<State extends Connection>(client: QueryClient, queryKey: QueryKe
     // Half an entry would be taken for a whole one: the application's query is waited for.
     if (!query || (empty && (fetchStatus !== 'idle' || query.options.queryFn))) return;
     doubted = false;
-    const now = entry(store.getState(), data);
+    const now = merge(data, store.getState());
     // All else stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. A query of the
     // application's that comes later fetches.
     if (now && now !== data) query.setState({ ...query.state, ...(empty && { status: 'success', isInvalidated: true }), data: now });
@@ -134,25 +122,26 @@ function mirror<State extends Connection>(client: QueryClient, queryKey: QueryKe
 
   const listen = () => {
     const state = store.getState();
-    const now = news(state);
-    const isNew = now.some((one, i) => one !== said[i]);
+    const states: JobState[] = 'jobs' in state ? [...state.jobs.values()] : [state as JobState];
+    const now = JSON.stringify(states.map(({ job, progress, status, error }) => [job, progress, status, error]));
+    const isNew = now !== said;
     said = now;
-    if (isNew) version++;
     if (isNew || (doubted && ['open', 'closed'].includes(state.connectionState))) write();
   };
   const stopListening = store.subscribe(listen);
   listen();
 
-  const stopGuarding = cache.subscribe((event) => {
-    if (event.type !== 'updated' || event.query.queryHash !== hash) return;
-    const { type } = event.action;
-    if (type === 'fetch') asked = version;
-    if ((type !== 'success' || event.action.manual) && type !== 'setState') return;
-    const state = store.getState();
-    if (type === 'success' && asked === version && doubts?.(event.query.state.data, state)) {
+  const stopGuarding = cache.subscribe(({ type, query, action }: { type: string; query: Query; action?: { type: string; manual?: boolean } }) => {
+    if (type !== 'updated' || query.queryHash !== hash) return;
+    const answered = action!.type === 'success' && !action!.manual;
+    if (action!.type === 'fetch') asked = said;
+    if (!answered && action!.type !== 'setState') return;
+    const { connectionState, status } = store.getState() as JobState;
+    const answer = (query.state.data as Partial<Job> | undefined)?.status;
+    if (mayDoubt && answered && asked === said && status && answer && isTerminal(answer) !== isTerminal(status)) {
       doubted = true;
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
-    } else if (state.connectionState === 'open' || asked !== version || type === 'setState') {
+    } else if (connectionState === 'open' || asked !== said || !answered) {
       write(); // it is older than what the stream has said since, or from a copy that lags behind
     }
   });

@@ -323,7 +323,7 @@ test('a server that has lost its database says nothing of the next one', async (
   const watched = watchJob('/api/jobs/x/progress', { EventSource: Told, fetch: () => new Promise(() => {}) });
   await eventually(() => expect(sources).toHaveLength(1));
   sources[0]!.hear('heartbeat', '{"interval":30000}');
-  sources[0]!.onmessage!(new MessageEvent('message', { data: '{"type":"status","jobId":"x","status":"running"}' }));
+  sources[0]!.onmessage!(new MessageEvent('message', { data: '{"type":"job","jobId":"x","job":{"id":"x","status":"running","progress":{}}}' }));
   sources[0]!.hear('bus', '{"state":"degraded"}');
   sources[0]!.hear('heartbeat', '{"interval":30000}');
   await becomes(watched.getState, { connectionState: 'degraded', isConnected: true, staleSince: expect.any(Number) });

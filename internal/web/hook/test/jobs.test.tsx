@@ -223,7 +223,7 @@ test.for([
   const state = (): JobState => jobs.getState().jobs.get('x')!;
   await eventually(() => expect(Written.all).toHaveLength(1));
   const say = (...ids: string[]) => {
-    for (const id of ids) Written.all.at(-1)!.say({ type: 'status', jobId: id, status: 'running' });
+    for (const id of ids) Written.all.at(-1)!.say({ type: 'job', jobId: id, job: { id, status: 'running', progress: {} } });
     Written.all.at(-1)!.say({ deleted }, 'synced');
   };
   say('x', 'y');
