@@ -13,9 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"jobprogress/internal/auth"
 	"jobprogress/internal/web"
 )
@@ -31,9 +28,8 @@ func (p *pageCommand) Run(s *settings, r *run) error {
 	})
 }
 
-// application is what stands in front of jobprogress: its page, its users, its list of jobs.
+// application is what stands in front of jobprogress: its page and its users.
 type application struct {
-	db   *pgxpool.Pool
 	auth auth.JWT
 }
 
@@ -46,18 +42,12 @@ func servePage(ctx context.Context, s *settings, serverURL string, ready func(s 
 	if err != nil {
 		return fmt.Errorf("parse server URL: %w", err)
 	}
-	db, err := pgxpool.New(ctx, s.DatabaseURL)
-	if err != nil {
-		return fmt.Errorf("open pool: %w", err)
-	}
-	defer db.Close()
-	app := &application{db: db, auth: s.jwt()}
+	app := &application{auth: s.jwt()}
 	app.auth.Cookie = cookie
 
 	mux := http.NewServeMux()
 	mux.Handle("/api/", proxy(target))
 	mux.HandleFunc("GET /session", app.getSession)
-	mux.HandleFunc("GET /jobs", app.getJobs)
 	mux.HandleFunc("GET /sign-in/{account}", app.signIn)
 	page, err := web.Page()
 	if err != nil {
@@ -157,34 +147,6 @@ func (a *application) signIn(w http.ResponseWriter, r *http.Request) {
 func (a *application) getSession(w http.ResponseWriter, r *http.Request) {
 	who, err := a.viewer(w, r)
 	answer(w, map[string]any{"account": who, "accounts": accounts}, err)
-}
-
-const jobsSQL = `
-select id::text, type::text, status::text, created_at
-from job
-where account_id = $1
-order by (status in ('completed', 'failed')), created_at desc
-limit 14`
-
-// getJobs lists the jobs of who is signed in, those that run first.
-func (a *application) getJobs(w http.ResponseWriter, r *http.Request) {
-	who, err := a.viewer(w, r)
-	if err != nil {
-		answer(w, nil, err)
-		return
-	}
-	rows, err := a.db.Query(r.Context(), jobsSQL, who.ID)
-	if err != nil {
-		answer(w, nil, err)
-		return
-	}
-	jobs, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
-		ID        string    `json:"id"`
-		Type      string    `json:"type"`
-		Status    string    `json:"status"`
-		CreatedAt time.Time `json:"createdAt"`
-	}])
-	answer(w, jobs, err)
 }
 
 func answer(w http.ResponseWriter, value any, err error) {

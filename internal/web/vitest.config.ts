@@ -51,7 +51,7 @@ export default defineConfig({
       // The oldest React and TanStack Query that the hook promises to work with.
       inBrowser('react-18', 1, ['hook/test/hook.test.tsx'], { react: older('react'), 'react-dom': older('react-dom'), '@tanstack/react-query': older('@tanstack/react-query') }),
       {
-        test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/browser.test.ts', 'test/msw.test.ts', 'test/application.test.ts', 'test/queues.test.ts', 'test/tabs.test.ts'] },
+        test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/browser.test.ts', 'test/msw.test.ts', 'test/application.test.ts', 'test/queues.test.ts', 'test/tabs.test.ts', 'test/element.test.ts'] },
       },
       { test: { ...timeouts, name: 'engines', sequence: { groupOrder: 3 }, environment: 'node', include: ['test/engines.test.ts', 'test/proxies.test.ts', 'test/pages.test.ts'] } },
     ],

@@ -16,7 +16,7 @@ import (
 
 // The core is what needs neither React nor anything else.
 //
-//go:embed page hook/src/protocol.ts hook/src/watch.ts
+//go:embed page hook/src/protocol.ts hook/src/connection.ts hook/src/feed.ts hook/src/watch.ts hook/src/tabs.ts
 var files embed.FS
 
 // Page is a handler of the page, index.html first. The TypeScript of the core is at /hook/, without its types.

@@ -7,5 +7,5 @@ const application = process.env.APPLICATION ?? 'http://127.0.0.1:8000';
 export default defineConfig({
   root: import.meta.dirname,
   plugins: [react()],
-  server: { proxy: { '/api': application, '/jobs': application, '/session': application, '/sign-in': application } },
+  server: { proxy: { '/api': application, '/session': application, '/sign-in': application } },
 });

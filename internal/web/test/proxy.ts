@@ -14,6 +14,8 @@ export type Mode = 'pass' | 'collect' | 'hold' | 'reset' | 'idle' | 'login' | '5
 
 export class Proxy {
   mode: Mode = 'pass';
+  /** What is served at all other paths, if it is not the page with the scripts of the hook. */
+  page = '';
   private readonly server: Server;
 
   constructor(private readonly origin: () => string) {
@@ -37,12 +39,13 @@ export class Proxy {
 
   private serve(incoming: IncomingMessage, outgoing: ServerResponse): void {
     const url = incoming.url!;
-    const script = /^\/hook\/(\w+\.js)$/.exec(url)?.[1];
+    const script = /^\/hook\/([\w-]+\.js)$/.exec(url)?.[1];
     if (script) {
       outgoing.setHeader('Content-Type', 'text/javascript');
       outgoing.end(readFileSync(join('hook/dist', script)));
     } else if (!url.startsWith('/api/')) {
-      outgoing.setHeader('Content-Type', 'text/html');
+      outgoing.setHeader('Content-Type', 'text/html; charset=utf-8');
+      if (this.page) return void outgoing.end(this.page);
       outgoing.end('<!doctype html><title>page</title><script type=module>import * as watch from "/hook/watch.js"; import * as tabs from "/hook/tabs.js"; Object.assign(window, watch, tabs)</script>');
     } else if (this.mode === 'login') {
       outgoing.writeHead(302, { Location: '/login' }).end();

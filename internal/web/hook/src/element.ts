@@ -6,46 +6,50 @@ import { watchJob, type Watch } from './watch.js';
 
 const shadow = `<style>
 :host{display:block;--job-progress-color:#4655d6;--job-progress-failed-color:#c52b35;--job-progress-track:#8884;--job-progress-height:.6em}
-[part=bar]{display:flex;height:var(--job-progress-height);border-radius:var(--job-progress-height);background:var(--job-progress-track);overflow:hidden}
+[part=bar]{display:flex;height:var(--job-progress-height);border-radius:1em;background:var(--job-progress-track);overflow:hidden}
 [part=done],[part=failed]{background:var(--job-progress-color);transition:width .2s}
 [part=failed]{background:var(--job-progress-failed-color)}
+[part=error]{color:var(--job-progress-failed-color)}
 [role=status]{position:absolute;clip-path:inset(50%)}
 @media(prefers-reduced-motion){*{transition:none!important}}
 </style><div part=bar role=progressbar aria-valuemin=0><div part=done></div><div part=failed></div></div><div part=text></div><div part=error></div><div role=status></div>`;
 
 /**
- * Attributes: `job` its id · `label` what it is, for the eyes and for screen readers · `base-url` where the API is · `credentials`
- * to send cookies there. It sets `status` (`running`, `completed` …) and `connection` (`open`, `reconnecting` …) on itself, for
- * styles, and dispatches `change` with each state, as its `state` has it.
+ * The attributes: `job` is its id, `label` what it is, for screen readers; `base-url` and `with-credentials` are as the options
+ * of the hook. It sets `status` (`running`, `completed` …) and `connection` (`open`, `reconnecting` …) on itself, for styles,
+ * and dispatches `change` with each state, which is its `state` then.
  */
 export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
-  static readonly observedAttributes = ['job', 'label', 'base-url', 'credentials'];
+  static readonly observedAttributes = ['job', 'base-url', 'with-credentials', 'label'];
   /** As it is shown; null while nothing is watched. */
   state: JobState | null = null;
   private watched: Watch<JobState> | null = null;
   private readonly root = this.attachShadow({ mode: 'open' });
 
-  /** What is written below the bar. To be replaced for other languages. */
+  constructor() {
+    super();
+    this.root.innerHTML = shadow;
+  }
+
+  /** What stands below the bar, and is said of it. To be replaced, in other languages for example. */
   text({ progress, status, connectionState }: JobState): string {
     const { done = 0, total = 0, failed = 0, message } = progress ?? {};
-    return [total > 0 && `${done} of ${total}`, failed > 0 && `${failed} failed`, message, status, ['reconnecting', 'polling', 'degraded'].includes(connectionState) && 'not live']
-      .filter(Boolean)
-      .join(' · ');
+    const away = ['reconnecting', 'polling', 'degraded'].includes(connectionState);
+    return [total > 0 && `${done} of ${total}`, failed > 0 && `${failed} failed`, message, status, away && 'not live'].filter(Boolean).join(' · ');
   }
 
   connectedCallback(): void {
-    this.root.innerHTML = shadow;
-    this.attributeChangedCallback();
+    this.disconnectedCallback();
+    const job = this.getAttribute('job');
+    if (!job) return;
+    const url = `${this.getAttribute('base-url') ?? ''}/api/jobs/${encodeURIComponent(job)}/progress`;
+    this.watched = watchJob(url, { withCredentials: this.hasAttribute('with-credentials') });
+    this.watched.subscribe(() => this.draw());
+    this.draw();
   }
 
   attributeChangedCallback(): void {
-    this.disconnectedCallback();
-    const job = this.getAttribute('job');
-    if (!job || !this.isConnected) return;
-    const url = `${this.getAttribute('base-url') ?? ''}/api/jobs/${encodeURIComponent(job)}/progress`;
-    this.watched = watchJob(url, { withCredentials: this.hasAttribute('credentials') });
-    this.watched.subscribe(() => this.draw());
-    this.draw();
+    if (this.isConnected) this.connectedCallback();
   }
 
   disconnectedCallback(): void {
@@ -66,7 +70,7 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
     part('failed').style.width = share(failed);
     part('text').textContent = text;
     part('error').textContent = error ?? connectionError?.message ?? '';
-    Object.assign(part('bar'), { ariaLabel: label, ariaValueMax: total || null, ariaValueNow: total > 0 ? done : null, ariaValueText: text });
+    Object.assign(part('bar'), { ariaLabel: label, ariaValueMax: total || null, ariaValueNow: total ? done : null, ariaValueText: text });
     this.setAttribute('status', status ?? '');
     this.setAttribute('connection', connectionState);
     // The end is said once, to those who saw it run.
@@ -75,4 +79,5 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
   }
 }
 
-globalThis.customElements?.get('job-progress') ?? globalThis.customElements?.define('job-progress', JobProgressElement);
+const elements = globalThis.customElements;
+if (elements && !elements.get('job-progress')) elements.define('job-progress', JobProgressElement);
