@@ -1,14 +1,6 @@
-import { useQuery } from '@tanstack/react-query';
-import { useState } from 'react';
-import { isTerminal, jobQueryOptions, useJobProgress, type Item, type JobStatus, type Progress } from 'use-job-progress';
-
-/** A job as the application lists it. */
-export interface Listed {
-  id: string;
-  type: string;
-  status: JobStatus;
-  createdAt: string;
-}
+import { useEffect, useRef, useState } from 'react';
+import { isTerminal, useJobs, type Item, type JobState, type JobStatus, type Progress } from 'use-job-progress';
+import { acrossTabs } from 'use-job-progress/tabs';
 
 const names: Record<string, string> = {
   sync_liked_songs: 'Sync liked songs',
@@ -18,73 +10,64 @@ const names: Record<string, string> = {
   matching: 'Matching',
 };
 
-export const jobsQuery = {
-  queryKey: ['jobs'],
-  queryFn: async (): Promise<Listed[]> => {
-    await fetch('/session'); // signs the visitor in
-    const response = await fetch('/jobs');
-    if (!response.ok) throw new Error(`the list of jobs: ${response.status}`);
-    return (await response.json()) ?? [];
-  },
-  refetchInterval: 2000,
-};
-
-export function App() {
-  const { data: jobs = [], isPending, error } = useQuery(jobsQuery);
+/** The jobs of the account that is signed in: all tabs show them by one stream. */
+export function App({ account }: { account: string }) {
+  const { jobs, connectionState, error, reconnect } = useJobs(undefined, { EventSource: acrossTabs(account) });
   const [chosen, choose] = useState<string | null>(null);
-  const [said, say] = useState('');
-  const shown = chosen ?? jobs[0]?.id ?? null;
+  const said = useEnds(jobs);
+  const shown = chosen && jobs.has(chosen) ? chosen : [...jobs.keys()][0];
   return (
     <main>
-      <h1>Jobs</h1>
-      {error && <p role="alert">{error.message}</p>}
+      <h1>
+        Jobs <Connection state={connectionState} />
+      </h1>
+      {error && (
+        <p role="alert">
+          {error.message} <button onClick={reconnect}>Try again</button>
+        </p>
+      )}
       <p role="status" className="unseen">
         {said}
       </p>
-      {isPending ? (
-        <p>…</p>
-      ) : (
-        <ul className="jobs">
-          {jobs.map((job) => (
-            <li key={job.id}>
-              <Row job={job} pressed={job.id === shown} choose={choose} say={say} />
-            </li>
-          ))}
-        </ul>
-      )}
-      {shown && <Detail key={shown} id={shown} />}
+      <ul className="jobs">
+        {[...jobs].map(([id, job]) => (
+          <li key={id}>
+            <button aria-pressed={id === shown} onClick={() => choose(id)}>
+              <span className="type">{nameOf(job)}</span>
+              <Status status={job.status} />
+            </button>
+            {job.progress && !isTerminal(job.status) && <Bar name={nameOf(job)} progress={job.progress} />}
+          </li>
+        ))}
+      </ul>
+      {shown && <Detail key={shown} job={jobs.get(shown)!} />}
     </main>
   );
 }
 
-/** Jobs that have ended need no stream: what the list says of them stays. A browser has six over HTTP/1.1. */
-function Row({ job, pressed, choose, say }: { job: Listed; pressed: boolean; choose: (id: string) => void; say: (text: string) => void }) {
-  const name = names[job.type] ?? job.type;
-  const tell = ({ status }: { status: JobStatus | null }) => say(`${name}: ${status}`);
-  const live = useJobProgress(isTerminal(job.status) ? null : job.id, { onComplete: tell, onFailed: tell });
-  const status = live.status ?? job.status;
-  return (
-    <>
-      <button aria-pressed={pressed} onClick={() => choose(job.id)}>
-        <span className="type">{name}</span>
-        <Status status={status} />
-      </button>
-      {live.progress && <Bar name={name} progress={live.progress} />}
-    </>
-  );
+const nameOf = ({ job }: JobState) => names[job!.type] ?? job!.type;
+
+/** The last end of a job that was seen to run, for screen readers. */
+function useEnds(jobs: ReadonlyMap<string, JobState>): string {
+  const before = useRef(new Map<string, JobStatus | null>());
+  const [said, say] = useState('');
+  useEffect(() => {
+    for (const [id, job] of jobs) {
+      if (isTerminal(job.status) && before.current.has(id) && !isTerminal(before.current.get(id))) say(`${nameOf(job)}: ${job.status}`);
+    }
+    before.current = new Map([...jobs].map(([id, { status }]) => [id, status]));
+  }, [jobs]);
+  return said;
 }
 
-function Detail({ id }: { id: string }) {
-  const { data: job } = useQuery(jobQueryOptions(id)); // progress and status stay live: the hook writes them here
-  const { items, currentItem, error, connectionState, connectionError } = useJobProgress(id);
-  if (!job) return connectionError && <p role="alert">{connectionError.message}</p>;
-  const { progress } = job;
-  const name = names[job.type] ?? job.type;
+function Detail({ job }: { job: JobState }) {
+  const { progress, status, items, currentItem, error } = job;
+  const name = nameOf(job);
   return (
     <section aria-label={name}>
       <h2>{name}</h2>
       <p>
-        <Status status={job.status} /> <Connection state={connectionState} />
+        <Status status={status} /> {progress?.message}
       </p>
       {progress && progress.total > 0 && (
         <>
@@ -108,7 +91,7 @@ function Detail({ id }: { id: string }) {
 
 const ItemRow = ({ item }: { item: Item }) => <li data-status={item.status}>{item.label ?? item.itemId}</li>;
 
-const Status = ({ status }: { status: JobStatus }) => (
+const Status = ({ status }: { status: JobStatus | null }) => (
   <span className="status" data-status={status}>
     {status}
   </span>

@@ -4,10 +4,12 @@ import { createRoot } from 'react-dom/client';
 import { App } from './app.js';
 import './style.css';
 
+const { account } = (await (await fetch('/session')).json()) as { account: { ID: string } }; // it signs the visitor in
+
 createRoot(document.getElementById('root')!).render(
   <StrictMode>
     <QueryClientProvider client={new QueryClient()}>
-      <App />
+      <App account={account.ID} />
     </QueryClientProvider>
   </StrictMode>,
 );

@@ -1,33 +1,28 @@
 import axe from 'axe-core';
 import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
-import { expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import { commands, page } from 'vitest/browser';
 import { render } from 'vitest-browser-react';
-import { App, type Listed } from '../src/app.js';
+import { App } from '../src/app.js';
 import '../src/style.css';
+
+const ada = '00000000-0000-4000-8000-00000000000a';
 
 test('a list with bars, and one job with its items', async () => {
   document.cookie = `session=${await commands.token()}; path=/`;
   document.documentElement.lang = 'en';
   document.title = 'Jobs';
   await page.viewport(320, 640);
+  await commands.sql('delete from job');
   const [running, other] = [await commands.insert(), await commands.insert()];
+  await commands.sql(`update job set type = 'song_analysis' where id = $1`, [other]);
   await commands.finish(other, 'failed', 'two songs were lost');
-  const client = new QueryClient();
-  const jobs: Listed[] = [
-    { id: running, type: 'matching', status: 'running', createdAt: '' },
-    { id: other, type: 'song_analysis', status: 'failed', createdAt: '' },
-  ];
-  // The application's own server.
-  const real = window.fetch;
-  vi.spyOn(window, 'fetch').mockImplementation(async (url, init) =>
-    url === '/jobs' ? Response.json(jobs) : url === '/session' ? new Response() : real(url, init),
-  );
   const screen = await render(
-    <QueryClientProvider client={client}>
-      <App />
+    <QueryClientProvider client={new QueryClient()}>
+      <App account={ada} />
     </QueryClientProvider>,
   );
+  await page.getByRole('button', { name: 'Matching' }).click();
   await commands.progress(running, 4);
   await expect.element(page.getByText('4 of 10')).toBeVisible();
   await expect.element(page.getByText('live')).toBeVisible(); // items are told to who watches
