@@ -191,14 +191,17 @@ test.skipIf(webkit.missing() !== null)('WebKit over HTTP/2: the hook sees that t
   try {
     const id = await origin.insert();
     await page.goto(`https://127.0.0.1:${origin.port}/healthz`);
-    const script = (name: string) => readFileSync(`hook/dist/${name}.js`, 'utf8');
+    const scripts = ['protocol', 'connection', 'feed', 'watch'].map((name) => [name, readFileSync(`hook/dist/${name}.js`, 'utf8')]);
     await page.run(
       `document.cookie = 'session=' + args[0] + '; path=/';
-       const address = (text) => URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
-       const protocol = address(args[1]);
-       const { watchJob } = await import(address(args[2].replace('./protocol.js', protocol)));
-       window.job = watchJob(new URL('/api/jobs/' + args[3] + '/progress', location.href).href);`,
-      token(), script('protocol'), script('watch'), id,
+       const addresses = {};
+       for (const [name, text] of args[1]) {
+         const whole = text.replace(/'.\\/(\\w+).js'/g, (_, used) => JSON.stringify(addresses[used]));
+         addresses[name] = URL.createObjectURL(new Blob([whole], { type: 'text/javascript' }));
+       }
+       const { watchJob } = await import(addresses.watch);
+       window.job = watchJob(new URL('/api/jobs/' + args[2] + '/progress', location.href).href);`,
+      token(), scripts, id,
     );
     const state = () => page.run<{ connectionState: string; progress: { done: number } | null }>('return job.getState()');
     await eventually('open', async () => (await state()).connectionState === 'open');
