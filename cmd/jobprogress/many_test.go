@@ -60,7 +60,7 @@ func TestManyJobsOnOneStream(t *testing.T) {
 			t.Errorf("as JSON: %s %s", response.Status, body)
 		}
 	}
-	if response, body := s.get(manyOf(a, "temp-1")); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"id":"temp-1"`) {
+	if response, body := s.get(manyOf("temp-1", a, "temp-2")); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"ids":["temp-1","temp-2"]`) {
 		t.Errorf("with an id that is none: %s %s", response.Status, body)
 	}
 	s.progress(b, 5)

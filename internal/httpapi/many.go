@@ -89,9 +89,7 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	case !viewer.Expires.IsZero() && !time.Now().Before(viewer.Expires):
 		return errExpired
 	}
-	if whole {
-		m.synced = syncedEvent(table.Deleted)
-	}
+	m.synced = syncedEvent(table.Deleted)
 	if whole && ids != nil && m.seen(lastEventID(r), table.Deleted) {
 		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
 		noContent(w)
@@ -127,16 +125,19 @@ func (a *API) jobIDs(r *http.Request) (ids []job.ID, table job.Table, err error)
 	if len(named) > mostJobs {
 		return nil, table, errTooManyIDs
 	}
+	invalid := invalidJobID(table.IDType)
 	for _, text := range named {
 		id, err := table.IDType.Parse(text)
 		if err != nil {
-			invalid := invalidJobID(table.IDType)
-			invalid.ID = text
-			return nil, table, invalid
+			invalid.IDs = append(invalid.IDs, text)
+			continue
 		}
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
+	}
+	if invalid.IDs != nil {
+		return nil, table, invalid
 	}
 	return ids, table, nil
 }
@@ -147,7 +148,7 @@ type manyJobs struct {
 	group  *hub.Group
 	ids    []job.ID // nil: the account's list
 	shown  map[job.ID]*shown
-	synced []byte // the event that follows the first batch; nil when it was sent, or not all jobs could be read
+	synced []byte // the event that says that all jobs were sent; nil when it was
 }
 
 // shown is a job as the viewer has been sent it.
@@ -173,7 +174,7 @@ func (m *manyJobs) next() (frames []hub.Frame, end string, more <-chan struct{})
 		}
 	}
 	if !m.allEnded() {
-		if m.synced != nil {
+		if m.synced != nil && m.group.Whole() {
 			frames = append(frames, hub.Frame{Data: m.synced})
 			m.synced = nil
 		}

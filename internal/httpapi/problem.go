@@ -20,12 +20,12 @@ import (
 
 // problem is an error as a client sees it (RFC 9457).
 type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Code   string `json:"code"`
-	Detail string `json:"detail"`
-	ID     string `json:"id,omitempty"` // of many that were named, the one that is meant
+	Type   string   `json:"type"`
+	Title  string   `json:"title"`
+	Status int      `json:"status"`
+	Code   string   `json:"code"`
+	Detail string   `json:"detail"`
+	IDs    []string `json:"ids,omitempty"` // of many that were named, those that are meant
 }
 
 func (p problem) Error() string { return p.Code + ": " + p.Detail }
@@ -113,7 +113,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := asProblem(err)
 	a.metrics.refused.WithLabelValues(p.Code).Inc()
 	switch {
-	case p == errInternal:
+	case p.Code == errInternal.Code:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions), errors.Is(err, auth.ErrNoAnswer):
 		// And not readiness, which has no cause to tell.
@@ -132,7 +132,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	}
-	if p == errUnauthenticated {
+	if p.Code == errUnauthenticated.Code {
 		challenge := `Bearer realm="jobprogress"`
 		if errors.Is(err, auth.ErrInvalid) {
 			challenge += `, error="invalid_token"`

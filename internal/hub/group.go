@@ -81,6 +81,18 @@ func (g *Group) Wait(ctx context.Context) (whole bool, err error) {
 	return failures == 0, nil
 }
 
+// Whole reports whether all members have been read, some time.
+func (g *Group) Whole() bool {
+	g.hub.mu.Lock()
+	defer g.hub.mu.Unlock()
+	for _, s := range g.members {
+		if s.topic.seen == "" {
+			return false
+		}
+	}
+	return true
+}
+
 // Wake holds a token when Changed has something to say.
 func (g *Group) Wake() <-chan struct{} { return g.wake }
 

@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'vite';
 
 /** Of each entry: at most so many bytes. */
-const limits = { hook: 5000, tabs: 2000, element: 5000 };
+const limits = { hook: 5500, tabs: 2000, element: 5500 };
 
 for (const [entry, limit] of Object.entries(limits)) {
   const { output } = await build({

@@ -111,7 +111,7 @@ function Bar({ name, progress: { done, total, failed } }: { name: string; progre
   const share = (n: number) => `${total > 0 ? Math.min(100, (100 * n) / total) : 0}%`;
   return (
     <span className="bar" role="progressbar" aria-label={name} aria-valuemin={0} aria-valuemax={total} aria-valuenow={done} aria-valuetext={`${done} of ${total}`}>
-      <span className="succeeded" style={{ width: share(done - failed) }} />
+      <span className="succeeded" style={{ width: share(Math.max(0, done - failed)) }} />
       <span className="failed" style={{ width: share(failed) }} />
     </span>
   );

@@ -40,7 +40,11 @@ export interface EventSourceLike {
   close(): void;
 }
 
-export type EventSourceConstructor = new (url: string, init?: { withCredentials?: boolean }) => EventSourceLike;
+export interface EventSourceConstructor {
+  new (url: string, init?: { withCredentials?: boolean }): EventSourceLike;
+  /** Constructors of another key make other streams. Without one all are taken for the same: it may be new at each render. */
+  readonly key?: string;
+}
 
 export interface ConnectionOptions {
   /** Another EventSource, one that sends headers for example. */
@@ -59,14 +63,14 @@ export interface ConnectionOptions {
 export interface Receiver {
   /** Of the stream, and of the JSON state; '' if there is nothing to ask for. */
   url(): string;
-  /** From now on everything is sent again. */
+  /** From now on all that are asked for are sent again. */
   begin(): void;
   /** An event of a job; with type `synced` that all of them were sent. */
   receive(data: string, type: string): void;
   /** Takes in the JSON state: of all that there are. */
   answer(jobs: Job[]): void;
-  /** One of the jobs is none. */
-  refuse(id: string, error: ConnectionError): void;
+  /** These ids are none. */
+  refuse(ids: string[], error: ConnectionError): void;
   /** The connection's state is another. */
   changed(): void;
 }
@@ -80,6 +84,7 @@ const CLOSED = 2; // EventSource.CLOSED
 const breath = 20; // in which a page makes its components
 const reconnectDistance = 500; // between streams of other jobs
 const firstEventTimeout = 2_000; // until a stream that says nothing is not waited for alone; what ends sooner is not worth a word
+const freshSign = 1_000; // a stream that has spoken since then is alive
 const answerTimeout = 10_000;
 const shortestPoll = 2_000;
 const longestPoll = 15_000;
@@ -219,6 +224,7 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
     const url = jobs.url();
     if (!url) return;
     if (state.isConnected) setReconnecting(null);
+    jobs.begin();
     const mine = ++asked;
     const answer = await askState(url, latest());
     if (mine !== asked) return; // the stream knows better
@@ -228,14 +234,14 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
       if (!isClosed()) set({ connectionState: 'polling', connectionError: null, staleSince: Date.now() });
       return;
     }
-    const { id, ...error } = answer.error;
+    const { ids, ...error } = answer.error;
     const { code, status } = error;
     if (code === 'unexpected_answer' || ![400, 403].includes(status!)) {
       const first = state.connectionError?.status !== 401;
       setReconnecting(error);
       if (status === 401) void renew(first);
-    } else if (id) {
-      jobs.refuse(id, error);
+    } else if (ids) {
+      jobs.refuse(ids, error);
       connect();
     } else end(error);
   };
@@ -257,6 +263,7 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
   // A link that died while the page slept looks open. Timers sleep, too.
   const resume = () => {
     if (document.hidden) return latest().pauseWhenHidden && pause();
+    if (proven && Date.now() < lastSign + freshSign) return;
     paused = false;
     connect();
   };
@@ -299,8 +306,8 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
   };
 }
 
-/** Why there is no JSON state, and, if it is because of one of many jobs, of which. */
-type Refusal = ConnectionError & { id?: string };
+/** Why there is no JSON state, and, if it is because of some of many jobs, of which. */
+type Refusal = ConnectionError & { ids?: string[] };
 
 /** Asks for the JSON state of the jobs whose stream is at the URL. */
 async function askState(
@@ -318,8 +325,8 @@ async function askState(
     const body: unknown = await response.json().catch(() => null);
     const jobs = ok && Array.isArray(body) && body.map(toJob);
     if (jobs && !jobs.includes(null)) return { jobs: jobs as Job[] };
-    const { code = 'unexpected_answer', detail = `HTTP ${status}`, id } = (body ?? {}) as Partial<Record<'code' | 'detail' | 'id', string>>;
-    return { error: { code, message: detail, status, ...(id && { id }) } };
+    const { code = 'unexpected_answer', detail = `HTTP ${status}`, ids } = (body ?? {}) as { code?: string; detail?: string; ids?: string[] };
+    return { error: { code, message: detail, status, ...(ids && { ids }) } };
   } catch (cause) {
     return { error: { code: 'unreachable', message: String(cause) } };
   }

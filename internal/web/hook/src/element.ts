@@ -26,11 +26,6 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
   private watched: Watch<JobState> | null = null;
   private readonly root = this.attachShadow({ mode: 'open' });
 
-  constructor() {
-    super();
-    this.root.innerHTML = shadow;
-  }
-
   /** What stands below the bar, and is said of it. To be replaced, in other languages for example. */
   text({ progress, status, connectionState }: JobState): string {
     const { done = 0, total = 0, failed = 0, message } = progress ?? {};
@@ -41,20 +36,24 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
   connectedCallback(): void {
     this.disconnectedCallback();
     const job = this.getAttribute('job');
+    this.root.innerHTML = shadow;
     if (!job) return;
-    const url = `${this.getAttribute('base-url') ?? ''}/api/jobs/${encodeURIComponent(job)}/progress`;
+    const url = `${(this.getAttribute('base-url') ?? '').replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(job)}/progress`;
     this.watched = watchJob(url, { withCredentials: this.hasAttribute('with-credentials') });
     this.watched.subscribe(() => this.draw());
     this.draw();
   }
 
-  attributeChangedCallback(): void {
-    if (this.isConnected) this.connectedCallback();
+  attributeChangedCallback(name: string): void {
+    if (name === 'label' && this.watched) this.draw();
+    else if (this.isConnected) this.connectedCallback();
   }
 
   disconnectedCallback(): void {
     this.watched?.close();
     this.watched = this.state = null;
+    this.removeAttribute('status');
+    this.removeAttribute('connection');
   }
 
   private draw(): void {
@@ -66,7 +65,7 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
     const share = (count: number) => `${total > 0 ? Math.min(100, (100 * count) / total) : 0}%`;
     const text = this.text(state);
     const label = this.getAttribute('label') ?? 'Job';
-    part('done').style.width = share(done - failed);
+    part('done').style.width = share(Math.max(0, done - failed));
     part('failed').style.width = share(failed);
     part('text').textContent = text;
     part('error').textContent = error ?? connectionError?.message ?? '';
@@ -74,7 +73,7 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
     this.setAttribute('status', status ?? '');
     this.setAttribute('connection', connectionState);
     // The end is said once, to those who saw it run.
-    if (before && !isTerminal(before) && isTerminal(status)) this.root.querySelector('[role=status]')!.textContent = `${label}: ${text}`;
+    if (before && !isTerminal(before) && isTerminal(status)) this.root.querySelector('[role=status]')!.textContent = [`${label}: ${text}`, error].filter(Boolean).join('. ');
     this.dispatchEvent(new CustomEvent('change', { detail: state }));
   }
 }

@@ -20,6 +20,8 @@ export interface WatchOptions extends ConnectionOptions {
 /** What components subscribe to: the stream is open for as long as somebody does. */
 export interface Store<State> {
   subscribe(listener: () => void): () => void;
+  /** Calls the listener for as long as somebody else subscribes. */
+  listen(listener: () => void): () => void;
   getState(): State;
   /** Opens the stream anew. */
   reconnect(): void;
@@ -30,8 +32,8 @@ interface Watched {
   id: string;
   view: JobView;
   link: Link;
-  /** It was sent since the stream began. */
-  sent: boolean;
+  /** The stream has named it, and has not sent it. */
+  missing: boolean;
   /** Runs out when the server has left it out for too long. */
   absent?: ReturnType<typeof setTimeout> | undefined;
   /** There is nothing more to come: it has ended, or can't be watched. */
@@ -46,6 +48,7 @@ type Link = ReturnType<typeof openConnection>;
 export type Feed = ReturnType<typeof openFeed>;
 
 const mostJobs = 100; // of a stream; the server has no more
+const longestNames = 6_000; // characters in the URL of a stream: many proxies take 8,000
 const notifyInterval = 50; // ms between notifications
 const notFoundTimeout = 10_000; // ms: a job that is not there may be about to be inserted
 
@@ -55,6 +58,8 @@ export const list = '';
 const refused = (connectionError: ConnectionError): Connection => ({ ...closed, connectionError });
 const notFound = refused({ code: 'job_not_found', message: 'There is no such job, or it is not yours.', status: 404 });
 
+const isUUID = /^[\da-f-]{36}$/;
+
 const feeds = new Map<string, Feed>();
 
 /**
@@ -62,7 +67,7 @@ const feeds = new Map<string, Feed>();
  * options that make no other stream; of functions it counts only whether there are any.
  */
 export function feedAt(url: string, named: boolean, { withCredentials, pauseWhenHidden, EventSource, fetch }: ConnectionOptions): Feed {
-  const key = [url, named, !!withCredentials, !!pauseWhenHidden, !!EventSource, !!fetch].join(' ');
+  const key = [url, named, !!withCredentials, !!pauseWhenHidden, EventSource ? (EventSource.key ?? true) : '', !!fetch].join(' ');
   let feed = feeds.get(key);
   if (!feed) feeds.set(key, (feed = openFeed(url, named)));
   return feed;
@@ -99,11 +104,14 @@ export function openFeed(url: string, named: boolean) {
   const put = (one: Watched, view: JobView, end?: Connection) => {
     Object.assign(one, { view, end, state: null });
     notifySoon();
-    const { link } = one;
-    if (named && of(link).every((one) => one.end)) link.end(link.getState().connectionError);
+    settle(one.link);
+  };
+  /** A stream of which all jobs have ended is not needed any more. */
+  const settle = (link: Link) => {
+    if (named && of(link).every(({ end }) => end)) link.end(link.getState().connectionError);
   };
   const add = (id: string, link: Link, initial?: Partial<JobView>) => {
-    const one: Watched = { id, link, view: { ...nothing, ...initial, job: null }, sent: false, state: null };
+    const one: Watched = { id, link, view: { ...nothing, ...initial, job: null }, missing: false, state: null };
     watched.set(id, one);
     return one;
   };
@@ -112,41 +120,49 @@ export function openFeed(url: string, named: boolean) {
     watched.delete(id);
     notifySoon();
   };
-  /** The server writes UUIDs in lower case. */
-  const find = (id: string) => watched.get(id) ?? [...watched.values()].find((one) => one.id.toLowerCase() === id);
+  /** Those of the id. The server writes UUIDs in lower case. */
+  const find = (id: string) => [...watched.values()].filter((one) => one.id === id || (isUUID.test(id) && one.id.toLowerCase() === id));
 
   /** Takes in an event of the stream. */
   const apply = (link: Link, event: JobEvent) => {
     const id = `${event.jobId}`;
-    const one = find(id) ?? (!named && event.type === 'job' ? add(id, link) : null);
-    if (!one) return;
-    if (event.type === 'removed') return leave(one, false);
-    clearTimeout(one.absent);
-    one.absent = undefined;
-    one.sent = true;
-    const view = next(one.view, event);
-    put(one, view, isTerminal(view.status) ? closed : undefined);
+    if (!named && event.type === 'job' && !watched.has(id)) add(id, link);
+    for (const one of find(id)) {
+      if (event.type === 'removed') {
+        leave(one, false);
+        continue;
+      }
+      clearTimeout(one.absent);
+      one.absent = undefined;
+      one.missing = false;
+      const view = next(one.view, event);
+      put(one, view, isTerminal(view.status) ? closed : undefined);
+    }
     if (event.type === 'status') notify(); // each is shown: a job may run for less than a notification takes
   };
 
   /** All that are there were sent. */
   const sync = (link: Link, completed: boolean) => {
     deletedCompleted = completed;
-    for (const one of of(link)) if (!one.sent) leave(one, completed);
+    for (const one of of(link)) if (one.missing) leave(one, completed);
   };
 
   /** The job is not there. */
   const leave = (one: Watched, completed: boolean) => {
     const { view } = one;
     if (!named) remove(one);
-    else if (!view.job) one.absent ??= setTimeout(() => put(one, one.view, notFound), notFoundTimeout);
     else if (one.end) return; // what it came to is shown
+    else if (!view.job) one.absent ??= setTimeout(giveUp, notFoundTimeout, one);
     else if (completed) put(one, withStatus(view, 'completed'), closed);
     else put(one, gone(view), notFound);
   };
+  const giveUp = (one: Watched) => {
+    one.absent = undefined; // it is waited for anew, unless a server has said so just now
+    if (['open', 'polling'].includes(one.link.getState().connectionState)) put(one, one.view, notFound);
+  };
 
   const begin = (link: Link) => {
-    for (const one of of(link)) one.sent = false;
+    for (const one of of(link)) one.missing = !one.end || !named;
   };
 
   const open = () => {
@@ -170,13 +186,11 @@ export function openFeed(url: string, named: boolean) {
           else if (event) apply(link, event);
         },
         answer(jobs) {
-          begin(link);
           for (const job of jobs) apply(link, { type: 'job', jobId: job.id, job });
           sync(link, deletedCompleted);
         },
-        refuse(id, error) {
-          const one = find(id);
-          if (one) put(one, one.view, refused(error));
+        refuse(ids, error) {
+          for (const one of ids.flatMap(find)) put(one, one.view, refused(error));
         },
         changed() {
           for (const one of of(link)) one.state = null;
@@ -196,7 +210,8 @@ export function openFeed(url: string, named: boolean) {
 
   /** Begins to watch a job, or the list. */
   const join = (id: string, initial?: Partial<JobView>) => {
-    const link = [...links.keys()].find((link) => of(link).length < mostJobs) ?? open();
+    const hasRoom = (link: Link) => of(link).length < mostJobs && [id, ...of(link).map(({ id }) => id)].map(encodeURIComponent).join('&id=').length < longestNames;
+    const link = [...links.keys()].find(hasRoom) ?? open();
     if (id) add(id, link, initial);
     link.reconnectSoon();
   };
@@ -213,7 +228,10 @@ export function openFeed(url: string, named: boolean) {
         links.delete(link);
         link.close();
         of(link).forEach(remove);
-      } else if (2 * length < count) link.reconnectSoon(); // else the others need not be sent again
+      } else {
+        settle(link);
+        if (2 * length < count && of(link).some(({ end }) => !end)) link.reconnectSoon(); // else the others need not be sent again
+      }
     }
   };
 
@@ -226,25 +244,38 @@ export function openFeed(url: string, named: boolean) {
     return state;
   };
 
+  const listen = (options: () => WatchOptions, listener: () => void) => {
+    listeners.set(listener, options);
+    return () => {
+      listeners.delete(listener);
+    };
+  };
+
   return {
     getState,
+    listen,
     /** The state of some jobs, in order. */
     pick(ids: readonly string[]): JobsState {
       const { jobs } = getState();
       const states = new Map(ids.map((id) => [id, jobs.get(id) ?? { ...nothing, ...connecting }]));
       const live = ids.find((id) => states.get(id)!.connectionState !== 'closed');
-      const now = live ? (watched.get(live)?.link.getState() ?? connecting) : ids.length ? closed : idle;
+      const now = live !== undefined ? (watched.get(live)?.link.getState() ?? connecting) : ids.length ? closed : idle;
       return { ...now, jobs: states };
     },
     /** Watches jobs, or the list, until the returned function is called. */
     subscribe(ids: readonly string[], options: () => WatchOptions, listener: () => void) {
-      listeners.set(listener, options);
+      const silence = listen(options, listener);
       for (const id of ids) {
+        const one = watched.get(id);
         if (!users.has(id)) join(id, options().initial);
+        else if (one?.end) {
+          put(one, one.view); // it may have been started again
+          one.link.reconnectSoon();
+        }
         users.set(id, (users.get(id) ?? 0) + 1);
       }
       return () => {
-        listeners.delete(listener);
+        silence();
         for (const id of ids) {
           users.set(id, users.get(id)! - 1);
           // Not at once: StrictMode, and a component that takes another's place, come again in the same breath.
@@ -263,11 +294,12 @@ export function openFeed(url: string, named: boolean) {
   };
 }
 
-/** The store of a job, which is named or on the list. */
-export function jobStore(feed: Feed, id: string, options: () => WatchOptions, watches = [id]): Store<JobState> {
+/** The store of a job. */
+export function jobStore(feed: Feed, id: string, options: () => WatchOptions): Store<JobState> {
   const before: JobState = { ...nothing, ...connecting, ...options().initial }; // it is watched
   return {
-    subscribe: (listener) => feed.subscribe(watches, options, listener),
+    subscribe: (listener) => feed.subscribe([id], options, listener),
+    listen: (listener) => feed.listen(options, listener),
     getState: () => feed.getState().jobs.get(id) ?? before,
     reconnect: () => feed.reconnect([id]),
   };

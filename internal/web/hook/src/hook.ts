@@ -45,7 +45,7 @@ export interface Jobs extends Omit<JobsState, 'connectionError'> {
 }
 
 const idleState: JobState = { ...nothing, ...idle };
-const idleStore: Store<JobState> = { subscribe: () => () => {}, getState: () => idleState, reconnect: () => {} };
+const idleStore: Store<JobState> = { subscribe: () => () => {}, listen: () => () => {}, getState: () => idleState, reconnect: () => {} };
 
 /** What both hooks need. The options may be new at each render: the latest count. */
 function useFeed<Options extends HookOptions>(options: Options, named: boolean) {
@@ -105,24 +105,24 @@ export function useJobProgress(jobId: string | null | undefined, options: UseJob
 export function useJobs(ids?: readonly string[], options: UseJobsOptions = {}): Jobs {
   const { client, latest, feed, mirrored } = useFeed(options, !!ids);
   const { queryKey = jobsKey } = options;
-  const wanted = JSON.stringify(ids ?? [list]);
+  const wanted = JSON.stringify(ids?.filter(Boolean) ?? [list]);
   const entry = hashKey(queryKey);
   const store = useMemo(() => {
     const watches = JSON.parse(wanted) as string[];
     return {
-      job: (id: string) => jobStore(feed, id, latest, ids ? undefined : watches),
       subscribe: (listener: () => void) => feed.subscribe(watches, latest, listener),
+      listen: (listener: () => void) => feed.listen(latest, listener),
       getState: feed.getState,
       reconnect: () => feed.reconnect(watches),
     };
   }, [feed, wanted]);
   const all = useSyncExternalStore(store.subscribe, store.getState, store.getState);
-  const { connectionError: error, ...state } = useMemo(() => (ids ? feed.pick(ids) : all), [feed, all, wanted]);
+  const { connectionError: error, ...state } = useMemo(() => (ids ? feed.pick(JSON.parse(wanted)) : all), [feed, all, wanted]);
 
   const shown = JSON.stringify([...state.jobs.keys()]);
   useEffect(() => {
     if (!mirrored) return;
-    const stops = [...state.jobs.keys()].map((id) => mirrorJob(client, jobKey(id), store.job(id)));
+    const stops = [...state.jobs.keys()].map((id) => mirrorJob(client, jobKey(id), jobStore(feed, id, latest)));
     if (!ids) stops.push(mirrorJobs(client, queryKey, store));
     return () => stops.forEach((stop) => stop());
   }, [client, mirrored, store, shown, entry]);

@@ -76,8 +76,8 @@ export function toJob(answer: unknown): Job | null {
 /** What is shown of a job after its JSON state. Another run has other items. */
 export function fromJob(view: JobView, job: Job): JobView {
   const { progress, status, error } = job;
-  const items = view.job?.startedAt === job.startedAt ? view.items : nothing.items;
-  return { ...withStatus({ ...view, items }, status), progress: progress.total || progress.message || view.progress ? progress : null, error, job };
+  const run = view.job?.startedAt === job.startedAt ? view : nothing;
+  return { ...withStatus({ ...view, items: run.items, currentItem: run.currentItem }, status), progress: progress.total || progress.message || view.progress ? progress : null, error, job };
 }
 
 /** What is shown of a job whose row was deleted, or is somebody else's now. */

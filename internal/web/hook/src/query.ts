@@ -63,49 +63,61 @@ export function jobQueryOptions(jobId: string, options: JobQueryOptions = {}): J
   };
 }
 
+/** What the stream says of a job. */
+const live = ({ progress, status }: JobState) => Object.entries({ progress, status }).filter(([, value]) => value);
+
 /** The row with what is live of its job; itself if that is in it, or it is no row. */
 function withLive(row: unknown, state: JobState | undefined): unknown {
-  const live = Object.entries({ progress: state?.progress, status: state?.status }).filter(([, value]) => value);
-  return isObject(row) && !Array.isArray(row) && live.some(([key, value]) => row[key] !== value) ? { ...row, ...Object.fromEntries(live) } : row;
+  const news = state && live(state).filter(([key, value]) => JSON.stringify((row as Record<string, unknown>)?.[key]) !== JSON.stringify(value));
+  return news?.length && isObject(row) && !Array.isArray(row) ? { ...row, ...Object.fromEntries(news) } : row;
 }
+
+/** The JSON state with what the stream has said since. */
+const whole = (state: JobState) => state.job && { ...state.job, ...Object.fromEntries(live(state)), error: state.error };
 
 /** Keeps the entry of a job up to date with its stream, until the returned function is called. */
 export const mirrorJob = (client: QueryClient, queryKey: QueryKey, store: Store<JobState>): (() => void) =>
-  mirror(client, queryKey, store, (data, state) => withLive(data ?? state.job, state), true);
-
-const made = new WeakMap<object, unknown>(); // lists that nobody else makes, and of which jobs
+  mirror(client, queryKey, store, whole, withLive, true);
 
 /** Keeps the entry of the account's list up to date with its stream, until the returned function is called. */
 export const mirrorJobs = (client: QueryClient, queryKey: QueryKey, store: Store<JobsState>): (() => void) =>
-  mirror(client, queryKey, store, (data, { jobs, connectionState }) => {
-    if (data === undefined || made.has(data as object)) {
-      if (connectionState === 'connecting' || (data && made.get(data) === jobs)) return data;
-      const list = [...jobs.values()].map((state) => withLive({ ...state.job, error: state.error }, state));
-      made.set(list, jobs);
-      return list;
-    }
-    const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
-    return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
-  });
+  mirror(
+    client,
+    queryKey,
+    store,
+    ({ jobs, connectionState }) => connectionState !== 'connecting' && [...jobs.values()].map(whole),
+    (data, { jobs }) => {
+      const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
+      return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
+    },
+  );
+
+/** What was written into caches: true if as a whole, because nobody else makes an entry. */
+const written = new WeakMap<object, boolean>();
+
+const doubtDistance = 10_000; // milliseconds between doubts
 
 /**
- * Keeps an entry up to date. `merge` returns what stands there, undefined if nobody has made it, with what is live; what is
- * not ours to change stays as it is.
+ * Keeps an entry up to date. `make` returns it, if nobody else makes one; `merge` what the application has, with what is live:
+ * what is not ours to change stays as it is.
  */
 function mirror<State extends JobState | JobsState>(
   client: QueryClient,
   queryKey: QueryKey,
   store: Store<State>,
+  make: (state: State) => object | null | false,
   merge: (data: unknown, state: State) => unknown,
   mayDoubt = false,
 ): () => void {
   // Observed, so that the entry is not collected; without a function of its own, the application's stays in use.
-  const stopObserving = new QueryObserver(client, { queryKey, enabled: false }).subscribe(() => {});
+  const observe = () => new QueryObserver(client, { queryKey, enabled: false }).subscribe(() => {});
+  let stopObserving = observe();
   const cache = client.getQueryCache();
   const hash = hashKey(queryKey);
   let said = ''; // by the stream
   let asked = ''; // what it had said when the application's request was sent
   let doubted = false; // the application's answer, which the stream is asked about
+  let doubtedAt = 0;
 
   const write = () => {
     const query = cache.get(hash);
@@ -114,10 +126,13 @@ function mirror<State extends JobState | JobsState>(
     // Half an entry would be taken for a whole one: the application's query is waited for.
     if (!query || (empty && (fetchStatus !== 'idle' || query.options.queryFn))) return;
     doubted = false;
-    const now = merge(data, store.getState());
+    const own = empty || !!written.get(data as object);
+    const now = own ? make(store.getState()) : merge(data, store.getState());
+    if (!isObject(now) || now === data) return;
+    written.set(now, own);
     // All else stays as it was: how old the rest is, whether it is to be fetched, and why it could not be. A query of the
     // application's that comes later fetches.
-    if (now && now !== data) query.setState({ ...query.state, ...(empty && { status: 'success', isInvalidated: true }), data: now });
+    query.setState({ ...query.state, ...(empty && { status: 'success', isInvalidated: true }), data: now });
   };
 
   const listen = () => {
@@ -128,18 +143,27 @@ function mirror<State extends JobState | JobsState>(
     said = now;
     if (isNew || (doubted && ['open', 'closed'].includes(state.connectionState))) write();
   };
-  const stopListening = store.subscribe(listen);
+  const stopListening = store.listen(listen);
   listen();
 
   const stopGuarding = cache.subscribe(({ type, query, action }: { type: string; query: Query; action?: { type: string; manual?: boolean } }) => {
-    if (type !== 'updated' || query.queryHash !== hash) return;
+    if (query.queryHash !== hash) return;
+    if (type === 'removed') {
+      stopObserving();
+      stopObserving = observe();
+      return write();
+    }
+    const { data } = query.state;
+    if (type !== 'updated' || (action!.type === 'setState' && written.has(data as object))) return;
     const answered = action!.type === 'success' && !action!.manual;
     if (action!.type === 'fetch') asked = said;
     if (!answered && action!.type !== 'setState') return;
     const { connectionState, status } = store.getState() as JobState;
-    const answer = (query.state.data as Partial<Job> | undefined)?.status;
-    if (mayDoubt && answered && asked === said && status && answer && isTerminal(answer) !== isTerminal(status)) {
+    const answer = (data as Partial<Job> | undefined)?.status;
+    const differs = mayDoubt && answered && asked === said && status && answer && isTerminal(answer) !== isTerminal(status);
+    if (differs && Date.now() > doubtedAt + doubtDistance) {
       doubted = true;
+      doubtedAt = Date.now();
       store.reconnect(); // it has ended, and the stream is dead, or it was started again
     } else if (connectionState === 'open' || asked !== said || !answered) {
       write(); // it is older than what the stream has said since, or from a copy that lags behind

@@ -25,6 +25,7 @@ type Message =
 
 const CLOSED = 2; // EventSource.CLOSED
 const mostJobs = 100; // of a stream; the server has no more
+const longestNames = 6_000; // characters in the URL of a stream: many proxies take 8,000
 // In milliseconds:
 const breath = 20; // in which tabs say what they want
 const pingInterval = 500;
@@ -50,6 +51,7 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
   let leave: (() => void) | null = null; // ends the membership, while there are sources
 
   class TabSource implements EventSourceLike {
+    static readonly key = name;
     readyState = 0;
     onmessage: EventSourceLike['onmessage'] = null;
     onerror: EventSourceLike['onerror'] = null;
@@ -73,12 +75,10 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
     close(): void {
       this.readyState = CLOSED;
       if (!sources.delete(this)) return;
-      // One that takes its place comes in the same breath.
-      setTimeout(() => {
-        tellWants();
-        if (sources.size > 0) return;
-        leave?.();
-        leave = null;
+      // One that takes its place comes at once.
+      queueMicrotask(() => {
+        if (sources.size > 0) tellWants();
+        else leave?.();
       });
     }
 
@@ -97,7 +97,7 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
       } else if (message.say === 'error' && message.stream === this.stream) this.fail(message.readyState);
     }
 
-    private fail(readyState: number): void {
+    fail(readyState: number): void {
       this.readyState = readyState;
       if (readyState === CLOSED) this.close();
       this.onerror?.(new Event('error'));
@@ -113,6 +113,7 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
     const left = new AbortController();
     let following = new AbortController(); // waiting for the lock
     let resign: (() => void) | null = null; // while this tab leads
+    let alive = false; // this tab has its own lock
     let answered = Date.now(); // the leader, last
     let looked = Date.now(); // whether it does
     const wants = new Map<string, Want[]>(); // of all tabs, for the leader
@@ -128,6 +129,7 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
       receive(message);
     };
     tellWants = (fresh) => {
+      if (!alive) return; // the leader would take it for one that is gone
       const mine = [...sources].map(({ want }) => want);
       post({ say: 'want', tab, wants: mine, ...(fresh && { fresh }) });
     };
@@ -212,7 +214,9 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
       // With steal there must be no signal.
       navigator.locks.request(name, steal ? { steal } : { signal: following.signal }, lead).catch(() => {
         if (!resign) return; // not waited for any more
-        resign(); // it was taken away, because this tab was frozen
+        // It was taken away, because this tab was frozen. Who was told of its streams since must look for others.
+        for (const stream of streams.keys()) post({ say: 'error', stream, readyState: CLOSED });
+        resign();
         follow(false);
         sources.forEach(({ want }) => tellWants(want.key));
       });
@@ -229,10 +233,14 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
       } else channel.postMessage({ say: 'ping' } satisfies Message);
     }, pingInterval);
 
-    void navigator.locks.request(tab, () => new Promise<void>((done) => left.signal.addEventListener('abort', () => done())));
+    void navigator.locks.request(tab, () => {
+      alive = true;
+      sources.forEach(({ want }) => tellWants(want.key));
+      return left.signal.aborted ? null : new Promise<void>((done) => left.signal.addEventListener('abort', () => done()));
+    });
     follow(false);
     // A page that sleeps, or may come back, leads nobody.
-    for (const type of ['freeze', 'pagehide']) addEventListener(type, () => leave?.(), { signal: left.signal, capture: true });
+    for (const type of ['freeze', 'pagehide']) addEventListener(type, () => [...sources].forEach((source) => source.fail(CLOSED)), { signal: left.signal, capture: true });
     return () => {
       clearInterval(look);
       following.abort();
@@ -252,7 +260,10 @@ function pack(wants: Want[]): (string[] | null)[] {
   const streams: Set<string>[] = [];
   for (const { ids } of wants) {
     if (!ids) return [null];
-    const room = streams.find((stream) => new Set([...stream, ...ids]).size <= mostJobs);
+    const room = streams.find((stream) => {
+      const all = [...new Set([...stream, ...ids])];
+      return all.length <= mostJobs && all.map(encodeURIComponent).join('&id=').length < longestNames;
+    });
     if (room) ids.forEach((id) => room.add(id));
     else streams.push(new Set(ids));
   }

@@ -4,7 +4,8 @@ import { attempt, closed, type ConnectionOptions } from './connection.js';
 import { feedAt, jobStore, list, type JobsState, type JobState, type Store, type WatchOptions } from './feed.js';
 
 /** Something that is watched. */
-export interface Watch<State> extends Store<State> {
+export interface Watch<State> {
+  getState(): State;
   /** Calls the listener after changes, at most 20 times a second, until the returned function is called. */
   subscribe(listener: () => void): () => void;
   /** Opens the stream anew, also after its end: a job may have been started again. */
@@ -32,11 +33,12 @@ export function watchJob(url: string, options: WatchOptions | (() => WatchOption
 export function watchJobs(url: string, options: ConnectionOptions | (() => ConnectionOptions) = {}): Watch<JobsState> {
   const latest = latestOf(options);
   const [path, query] = url.split('?');
-  const ids = new URLSearchParams(query).getAll('id');
+  const ids = new URLSearchParams(query).getAll('id').filter(Boolean);
   const named = ids.length > 0;
   const feed = feedAt(path!, named, latest());
   return begin({
     subscribe: (listener) => feed.subscribe(named ? ids : [list], latest, listener),
+    listen: (listener) => feed.listen(latest, listener),
     getState: () => (named ? feed.pick(ids) : feed.getState()),
     reconnect: () => feed.reconnect(ids),
   });

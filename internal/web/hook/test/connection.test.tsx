@@ -204,6 +204,7 @@ test.for([
   const { result } = await watch(id);
   await becomes(() => result.current, { connectionState: 'open' });
   await commands.signalOrigin('SIGSTOP');
+  await new Promise((resolve) => setTimeout(resolve, 1100)); // one that has just spoken is alive
   const streams = Counted.opened.length;
   target().dispatchEvent(new Event(type));
   expect(Counted.opened.length).toBe(streams + 1);

@@ -267,7 +267,7 @@ test('options that are new at each render open no new stream, and the latest are
   await becomes(() => result.current, { status: 'running' });
   for (let n = 1; n <= 20; n++) await rerender({ n });
   expect(opened).toEqual([0]);
-  document.dispatchEvent(new Event('resume'));
+  window.dispatchEvent(new Event('online'));
   expect(opened).toEqual([0, 20]);
   await commands.finish(id);
   await becomes(() => result.current, { status: 'completed' });

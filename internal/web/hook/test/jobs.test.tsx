@@ -1,6 +1,6 @@
 // Many jobs of a page: by one stream.
 
-import { QueryClientProvider, useQuery } from '@tanstack/react-query';
+import { hashKey, QueryClientProvider, useQuery } from '@tanstack/react-query';
 import { StrictMode } from 'react';
 import { expect, test, vi } from 'vitest';
 import { commands } from 'vitest/browser';
@@ -174,11 +174,96 @@ test('what is no id, and what is not there, costs the others nothing', async () 
   const upper = await watch(a.toUpperCase());
   await becomes(() => draft.result.current, { connectionState: 'closed', connectionError: { code: 'invalid_job_id', status: 400 } });
   await becomes(() => upper.result.current, { connectionState: 'open', status: 'running' });
-  const absent = await watch(crypto.randomUUID());
-  await becomes(() => absent.result.current, { connectionState: 'closed', connectionError: { code: 'job_not_found', status: 404 }, error: null });
   expect(upper.result.current).toMatchObject({ connectionState: 'open', connectionError: null });
   await commands.sql('delete from job where id = $1', [a]);
   await becomes(() => upper.result.current, { status: null, error: 'job no longer exists', connectionState: 'closed' });
+});
+
+test('one job in two spellings, several that are none, and one that comes after all', async () => {
+  const [a] = (await insert(1)) as [string];
+  const late = crypto.randomUUID();
+  const { result } = await watchMany([a, 'temp-1', a.toUpperCase(), '', 'temp-2', late]);
+  const states = () => [...result.current.jobs.values()].map(({ status, connectionState, connectionError }) => [status, connectionState, connectionError?.code ?? null]);
+  await eventually(() =>
+    expect(states()).toEqual([
+      ['running', 'open', null],
+      [null, 'closed', 'invalid_job_id'],
+      ['running', 'open', null],
+      [null, 'closed', 'invalid_job_id'],
+      [null, 'closed', 'job_not_found'],
+    ]),
+  );
+  expect(Counted.opened).toHaveLength(2);
+  const one = () => result.current.jobs.get(late)!;
+  result.current.reconnect();
+  await becomes(one, { connectionState: 'connecting', connectionError: null });
+  await becomes(one, { connectionState: 'closed', connectionError: { code: 'job_not_found' } }); // and not for ever
+  await commands.sql(`insert into job (id, account_id, type, status) values ($1, $2, 'matching', 'running')`, [late, ada]);
+  await becomes(one, { status: 'running', connectionState: 'open', connectionError: null });
+});
+
+test('a component that comes to an ended job sees that it was started again', async () => {
+  const [a, b] = (await insert(2)) as [string, string];
+  const first = await watch(a);
+  await watch(b);
+  await becomes(() => first.result.current, { connectionState: 'open' });
+  await commands.finish(a);
+  await becomes(() => first.result.current, { connectionState: 'closed', status: 'completed' });
+  window.dispatchEvent(new Event('online')); // the next stream does not name it
+  await commands.sql(`update job set status = 'running' where id = $1`, [a]);
+  const second = await watch(a);
+  await becomes(() => second.result.current, { connectionState: 'open', status: 'running' });
+  await becomes(() => first.result.current, { connectionState: 'open', status: 'running' });
+});
+
+test('when all that are left have ended there is no stream', async () => {
+  const [a, b] = (await insert(2)) as [string, string];
+  const first = await watch(a);
+  const second = await watch(b);
+  await becomes(() => second.result.current, { connectionState: 'open' });
+  await commands.finish(a);
+  await becomes(() => first.result.current, { connectionState: 'closed' });
+  await second.unmount();
+  await eventually(() => expect(Counted.open).toBe(0));
+});
+
+test('two streams that show a job share its entry in the cache, also after it was cleared', async () => {
+  const id = await commands.insert();
+  const errors: unknown[] = [];
+  const collect = (event: ErrorEvent) => errors.push(event.error);
+  window.addEventListener('error', collect);
+  const { result } = await renderHook(() => ({ list: useJobs(undefined, { EventSource: Counted }), one: useJobProgress(id, { EventSource: Counted }) }), { wrapper });
+  await becomes(() => result.current.one, { connectionState: 'open' });
+  let events = 0;
+  const stop = client.getQueryCache().subscribe(({ query }) => void (query.queryHash === hashKey(jobKey(id)) && events++));
+  await commands.progress(id, 4);
+  await eventually(() => expect(client.getQueryData(jobKey(id))).toMatchObject({ progress: { done: 4 } }));
+  client.clear();
+  await commands.progress(id, 5);
+  await eventually(() => expect(client.getQueryData(jobKey(id))).toMatchObject({ id, progress: { done: 5 } }));
+  await commands.finish(id, 'failed', 'odd');
+  await eventually(() => expect(client.getQueryData(jobKey(id))).toMatchObject({ status: 'failed', error: 'odd' }));
+  stop();
+  expect(events).toBeLessThan(30);
+  expect(errors).toEqual([]);
+  window.removeEventListener('error', collect);
+});
+
+test('another account is another stream', async () => {
+  const [theirs, mine] = [await commands.insert(ben), await commands.insert()];
+  class OfAda extends Counted {
+    static readonly key = 'ada';
+  }
+  class OfBen extends Counted {
+    static readonly key = 'ben';
+  }
+  const { result, rerender } = await renderHook((props?: { ben: boolean }) => useJobs(undefined, { EventSource: props?.ben ? OfBen : OfAda }), { wrapper });
+  await eventually(() => expect(result.current.jobs.has(mine)).toBe(true));
+  document.cookie = `session=${await commands.token(ben)}; path=/`;
+  await rerender({ ben: true });
+  expect(result.current.jobs.size).toBe(0);
+  await eventually(() => expect([...result.current.jobs.keys()]).toContain(theirs));
+  expect(result.current.jobs.has(mine)).toBe(false);
 });
 
 test('one component renews the credentials of all', async () => {
