@@ -132,6 +132,7 @@ export function openFeed(url: string, named: boolean) {
         leave(one, false);
         continue;
       }
+      if (!one.view.job && event.type !== 'job') continue; // of a stream from before, and less than the whole
       clearTimeout(one.absent);
       one.absent = undefined;
       one.missing = false;
@@ -162,7 +163,7 @@ export function openFeed(url: string, named: boolean) {
   };
 
   const begin = (link: Link) => {
-    for (const one of of(link)) one.missing = !one.end || !named;
+    for (const one of of(link)) one.missing = true;
   };
 
   const open = () => {
@@ -170,9 +171,10 @@ export function openFeed(url: string, named: boolean) {
       {
         url() {
           if (!named) return url;
-          const names = of(link).flatMap(({ id, end }) => (end ? [] : `id=${encodeURIComponent(id)}`));
-          links.set(link, names.length);
-          return names.length ? `${url}?${names.join('&')}` : '';
+          // Those that have ended, too: they may be started again, and who asks for the others hears of it.
+          const asked = of(link).filter(({ end }) => end?.connectionError?.status !== 400);
+          links.set(link, asked.length);
+          return asked.every(({ end }) => end) ? '' : `${url}?${asked.map(({ id }) => `id=${encodeURIComponent(id)}`).join('&')}`;
         },
         begin: () => begin(link),
         receive(data, type) {

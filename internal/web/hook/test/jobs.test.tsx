@@ -202,14 +202,21 @@ test('one job in two spellings, several that are none, and one that comes after 
   await becomes(one, { status: 'running', connectionState: 'open', connectionError: null });
 });
 
-test('a component that comes to an ended job sees that it was started again', async () => {
+test('a job that has ended is seen to be started again', async () => {
   const [a, b] = (await insert(2)) as [string, string];
   const first = await watch(a);
   await watch(b);
   await becomes(() => first.result.current, { connectionState: 'open' });
   await commands.finish(a);
   await becomes(() => first.result.current, { connectionState: 'closed', status: 'completed' });
-  window.dispatchEvent(new Event('online')); // the next stream does not name it
+  // While another runs, whatever became of the stream in between …
+  window.dispatchEvent(new Event('online'));
+  await commands.sql(`update job set status = 'running' where id = $1`, [a]);
+  await becomes(() => first.result.current, { connectionState: 'open', status: 'running' });
+  // … and when nothing does, as soon as somebody comes.
+  await commands.finish(a);
+  await commands.finish(b);
+  await eventually(() => expect(Counted.open).toBe(0));
   await commands.sql(`update job set status = 'running' where id = $1`, [a]);
   const second = await watch(a);
   await becomes(() => second.result.current, { connectionState: 'open', status: 'running' });
@@ -244,7 +251,7 @@ test('two streams that show a job share its entry in the cache, also after it wa
   await commands.finish(id, 'failed', 'odd');
   await eventually(() => expect(client.getQueryData(jobKey(id))).toMatchObject({ status: 'failed', error: 'odd' }));
   stop();
-  expect(events).toBeLessThan(30);
+  expect(events).toBeLessThan(100);
   expect(errors).toEqual([]);
   window.removeEventListener('error', collect);
 });
