@@ -2,6 +2,7 @@ import react from '@vitejs/plugin-react';
 import { playwright } from '@vitest/browser-playwright';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import type { Plugin } from 'vite';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 import { commands } from './test/commands.js';
 import { chromium, chromiumArgs, freePort } from './test/origin.js';
@@ -16,9 +17,18 @@ const timeouts = { testTimeout: 60_000, hookTimeout: 120_000, expect: { poll: { 
 
 const older = (name: string) => fileURLToPath(new URL(`test/react-18/node_modules/${name}`, import.meta.url));
 
+/** Tests kill the origin: that it does not answer the proxy is no news. */
+const quiet: Plugin = {
+  name: 'quiet',
+  configureServer({ config: { logger } }) {
+    const { error } = logger;
+    logger.error = (message, options) => message.includes('http proxy error') || error(message, options);
+  },
+};
+
 function inBrowser(name: string, groupOrder: number, include: string[], alias: Record<string, string> = {}): TestProjectInlineConfiguration {
   return {
-    plugins: [react()],
+    plugins: [react(), quiet],
     resolve: { alias },
     cacheDir: `node_modules/.vite/${name}`,
     server: { proxy: { '/api': `http://127.0.0.1:${process.env.TEST_ORIGIN_PORT}` } },
