@@ -4,7 +4,7 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help demo test test-postgres trust bench bench-db lint fuzz check build up down postgres pgbouncer chromium
+.PHONY: help demo test test-postgres trust bench bench-db bench-streams lint fuzz check build up down postgres pgbouncer chromium
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ bench: postgres ## Measure
 
 bench-db: postgres ## Measure for half an hour what attaching costs the database, and write it into README.md
 	go run ./cmd/bench-db -readme README.md
+
+bench-streams: postgres ## Measure for some minutes what streams cost the server, beside a bare net/http handler
+	go run ./cmd/bench-streams
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@out=$$(gofmt -l cmd internal sql); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }

@@ -48,7 +48,7 @@ type Link = ReturnType<typeof openConnection>;
 export type Feed = ReturnType<typeof openFeed>;
 
 const mostJobs = 100; // of a stream; the server has no more
-const longestNames = 6_000; // characters in the URL of a stream: many proxies take 8,000
+const longestQuery = 6_000; // characters in the URL of a stream: many proxies take 8,000
 const notifyInterval = 50; // ms between notifications
 const notFoundTimeout = 10_000; // ms: a job that is not there may be about to be inserted
 
@@ -58,6 +58,7 @@ export const list = '';
 const refused = (connectionError: ConnectionError): Connection => ({ ...closed, connectionError });
 const notFound = refused({ code: 'job_not_found', message: 'There is no such job, or it is not yours.', status: 404 });
 
+const query = (ids: string[]) => `${new URLSearchParams(ids.map((id) => ['id', id]))}`;
 const isUUID = /^[\da-f-]{36}$/;
 
 const feeds = new Map<string, Feed>();
@@ -121,7 +122,10 @@ export function openFeed(url: string, named: boolean) {
     notifySoon();
   };
   /** Those of the id. The server writes UUIDs in lower case. */
-  const find = (id: string) => [...watched.values()].filter((one) => one.id === id || (isUUID.test(id) && one.id.toLowerCase() === id));
+  const find = (id: string) => {
+    const uuid = isUUID.test(id);
+    return [...watched.values()].filter((one) => one.id === id || (uuid && one.id.toLowerCase() === id));
+  };
 
   /** Takes in an event of the stream. */
   const apply = (link: Link, event: JobEvent) => {
@@ -158,8 +162,9 @@ export function openFeed(url: string, named: boolean) {
     else put(one, gone(view), notFound);
   };
   const giveUp = (one: Watched) => {
-    one.absent = undefined; // it is waited for anew, unless a server has said so just now
+    one.absent = undefined;
     if (['open', 'polling'].includes(one.link.getState().connectionState)) put(one, one.view, notFound);
+    else one.absent = setTimeout(giveUp, notFoundTimeout, one); // nobody can say so now
   };
 
   const begin = (link: Link) => {
@@ -174,7 +179,7 @@ export function openFeed(url: string, named: boolean) {
           // Those that have ended, too: they may be started again, and who asks for the others hears of it.
           const asked = of(link).filter(({ end }) => end?.connectionError?.status !== 400);
           links.set(link, asked.length);
-          return asked.every(({ end }) => end) ? '' : `${url}?${asked.map(({ id }) => `id=${encodeURIComponent(id)}`).join('&')}`;
+          return asked.every(({ end }) => end) ? '' : `${url}?${query(asked.map(({ id }) => id))}`;
         },
         begin: () => begin(link),
         receive(data, type) {
@@ -212,7 +217,7 @@ export function openFeed(url: string, named: boolean) {
 
   /** Begins to watch a job, or the list. */
   const join = (id: string, initial?: Partial<JobView>) => {
-    const hasRoom = (link: Link) => of(link).length < mostJobs && [id, ...of(link).map(({ id }) => id)].map(encodeURIComponent).join('&id=').length < longestNames;
+    const hasRoom = (link: Link) => of(link).length < mostJobs && query([id, ...of(link).map(({ id }) => id)]).length < longestQuery;
     const link = [...links.keys()].find(hasRoom) ?? open();
     if (id) add(id, link, initial);
     link.reconnectSoon();

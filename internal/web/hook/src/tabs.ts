@@ -25,7 +25,7 @@ type Message =
 
 const CLOSED = 2; // EventSource.CLOSED
 const mostJobs = 100; // of a stream; the server has no more
-const longestNames = 6_000; // characters in the URL of a stream: many proxies take 8,000
+const longestQuery = 6_000; // characters in the URL of a stream: many proxies take 8,000
 // In milliseconds:
 const breath = 20; // in which tabs say what they want
 const pingInterval = 500;
@@ -262,7 +262,7 @@ function pack(wants: Want[]): (string[] | null)[] {
     if (!ids) return [null];
     const room = streams.find((stream) => {
       const all = [...new Set([...stream, ...ids])];
-      return all.length <= mostJobs && all.map(encodeURIComponent).join('&id=').length < longestNames;
+      return all.length <= mostJobs && all.map(encodeURIComponent).join('&id=').length < longestQuery;
     });
     if (room) ids.forEach((id) => room.add(id));
     else streams.push(new Set(ids));
