@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -99,6 +100,44 @@ func TestHelpListsEverySetting(t *testing.T) {
 		if !strings.Contains(help, want) {
 			t.Errorf("%s is not in\n%s", want, help)
 		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"version", "--version"} {
+		out, err := output(t, noEnv, args)
+		if err != nil || !regexp.MustCompile(`^jobprogress .+\nrevision .+\nSQL version \d+\nbuilt with go1\.`).MatchString(out) {
+			t.Errorf("%s: %v, %q", args, err, out)
+		}
+	}
+}
+
+func TestReadyAsksTheServer(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t))
+	addr := strings.TrimPrefix(s.url, "http://")
+	if out, err := output(t, noEnv, "ready", "--addr", addr); err != nil || out != "ready\n" {
+		t.Errorf("%v, %q", err, out)
+	}
+	_, port, _ := strings.Cut(addr, ":")
+	if out, err := output(t, noEnv, "ready", "--addr", ":"+port); err != nil || out != "ready\n" {
+		t.Errorf("a server on all addresses: %v, %q", err, out)
+	}
+	unready := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "draining", http.StatusServiceUnavailable)
+	}))
+	defer unready.Close()
+	if _, err := output(t, noEnv, "ready", "--addr", strings.TrimPrefix(unready.URL, "http://")); err == nil || err.Error() != "draining" {
+		t.Errorf("an unready server: %v", err)
+	}
+	if _, err := output(t, noEnv, "ready", "--addr", "127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "no server answers") {
+		t.Errorf("no server: %v", err)
+	}
+	tls := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ready\n") }))
+	defer tls.Close()
+	if out, err := output(t, noEnv, "ready", "--addr", strings.TrimPrefix(tls.URL, "https://"), "--tls-cert", "x.pem"); err != nil || out != "ready\n" {
+		t.Errorf("with TLS: %v, %q", err, out)
 	}
 }
 

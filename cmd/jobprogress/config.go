@@ -32,6 +32,8 @@ type commands struct {
 	Token     tokenCommand     `cmd:"" help:"Print a token for an account, to try things out."`
 	Simulate  simulateCommand  `cmd:"" help:"Run jobs of each type against the job table, as a worker would."`
 	Watch     watchCommand     `cmd:"" help:"Show the progress of a job in the terminal."`
+	Ready     readyCommand     `cmd:"" help:"Ask a server on this machine whether it is ready, for a health check."`
+	Version   versionCommand   `cmd:"" help:"Print version, revision and SQL version."`
 }
 
 // command is one of commands. validate returns all that is wrong with its settings, before anything is opened.

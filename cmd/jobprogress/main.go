@@ -45,6 +45,9 @@ func untilSignal() context.Context {
 // run is the whole program but for the process around it. It returns nil when ctx ends a command that runs until
 // then, and an error that wraps errUsage when the settings are at fault.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	if len(args) == 1 && args[0] == "--version" {
+		args = []string{"version"}
+	}
 	command, err := parse(args, getenv, stdout, stderr)
 	if command == nil || err != nil {
 		return err

@@ -77,3 +77,20 @@ func TestAListThatFailedIsReadAlone(t *testing.T) {
 		t.Errorf("lists of %q and then of %q are read", first, second)
 	}
 }
+
+// What a page shows from before is gone only when every job was read, and not there.
+func TestAGroupIsWholeWhenAllHaveBeenRead(t *testing.T) {
+	h := liveHub()
+	g := h.Group([]job.ID{jobA, otherJob})
+	defer g.Close()
+	for i := range 2 {
+		if g.Whole() {
+			t.Fatalf("it is whole after %d reads", i)
+		}
+		requests := h.Feed().Begin(1)
+		h.Feed().Finish([]job.Snapshot{{ID: requests[0].ID, Found: i == 0, State: running(1)}}, "9:9:", every)
+	}
+	if !g.Whole() {
+		t.Error("it is not whole when all have been read")
+	}
+}
