@@ -45,7 +45,7 @@ test('fifty bars, by one file and one stream', async () => {
   await origin.sql(`update job set progress = '{"total": 10, "done": 4, "succeeded": 3, "failed": 1, "message": "Fetching <b>page 3"}' where id = $1`, [ids[0]]);
   await expect.poll(() => bar.getAttribute('aria-valuenow'), poll).toBe('4');
   expect(await bar.getAttribute('aria-valuemax')).toBe('10');
-  expect(await bar.getAttribute('aria-valuetext')).toBe('4 of 10 · 1 failed · Fetching <b>page 3 · running');
+  expect(await bar.getAttribute('aria-valuetext')).toBe('running · 4 of 10 · 1 failed · Fetching <b>page 3');
   const width = (part: string) => page.locator(`#j0 [part=${part}]`).evaluate((element) => (element as HTMLElement).style.width);
   expect([await width('done'), await width('failed')]).toEqual(['30%', '10%']);
   expect(await page.locator('#j0 [part=done]').evaluate((element) => getComputedStyle(element).backgroundColor)).toBe('rgb(1, 2, 3)');
@@ -55,7 +55,7 @@ test('fifty bars, by one file and one stream', async () => {
   await origin.finish(ids[1]!, 'failed', 'two songs were lost');
   const failed = page.locator('#j1');
   await expect.poll(() => failed.getAttribute('status'), poll).toBe('failed');
-  expect(await failed.getByRole('status').textContent()).toBe('Job 1: 0 of 10 · failed');
+  expect(await failed.getByRole('status').textContent()).toBe('Job 1: failed · 0 of 10. two songs were lost');
   expect(await failed.locator('[part=error]').textContent()).toBe('two songs were lost');
   expect(await failed.locator('[part=text]').evaluate((element) => getComputedStyle(element).color)).toBe('rgb(200, 0, 0)');
 
@@ -65,15 +65,17 @@ test('fifty bars, by one file and one stream', async () => {
     const own = window as unknown as { changes: string[] };
     own.changes = [];
     const element = document.querySelector('#j2')! as HTMLElement & { text(state: { status: string | null }): string };
-    element.addEventListener('change', (event) => own.changes.push((event as CustomEvent<{ status: string }>).detail.status));
+    document.addEventListener('change', (event) => event.target === element && own.changes.push((event as CustomEvent<{ status: string }>).detail.status));
     element.text = ({ status }) => `Stand: ${status}`;
     element.setAttribute('job', id);
     document.querySelector('main')!.prepend(element);
     document.querySelector('#j3')!.remove();
   }, other);
   await expect.poll(() => page.locator('#j2 [part=text]').textContent(), poll).toBe('Stand: running');
+  await origin.progress(ids[5]!, 5); // which is no change of this one
   await origin.finish(other);
   await expect.poll(() => page.evaluate('changes.at(-1)'), poll).toBe('completed');
+  expect(await page.evaluate('changes.filter(Boolean)')).toEqual(['running', 'completed']);
   await expect.poll(() => page.getByRole('status').getByText('Job 2: Stand: completed').count(), poll).toBe(1);
   expect(await origin.metric('jobprogress_streams_open')).toBe(1);
   await page.locator('main').evaluate((main) => main.replaceChildren());

@@ -9,15 +9,16 @@ const shadow = `<style>
 [part=bar]{display:flex;height:var(--job-progress-height);border-radius:1em;background:var(--job-progress-track);overflow:hidden}
 [part=done],[part=failed]{background:var(--job-progress-color);transition:width .2s}
 [part=failed]{background:var(--job-progress-failed-color)}
+[part=bar][hidden]{display:none}
 [part=error]{color:var(--job-progress-failed-color)}
 [role=status]{position:absolute;clip-path:inset(50%)}
 @media(prefers-reduced-motion){*{transition:none!important}}
-</style><div part=bar role=progressbar aria-valuemin=0><div part=done></div><div part=failed></div></div><div part=text></div><div part=error></div><div role=status></div>`;
+</style><div part=label></div><div part=bar role=progressbar aria-valuemin=0><div part=done></div><div part=failed></div></div><div part=text></div><div part=error></div><div role=status></div>`;
 
 /**
- * The attributes: `job` is its id, `label` what it is, for screen readers; `base-url` and `with-credentials` are as the options
- * of the hook. It sets `status` (`running`, `completed` …) and `connection` (`open`, `reconnecting` …) on itself, for styles,
- * and dispatches `change` with each state, which is its `state` then.
+ * The attributes: `job` is its id, `label` what it is; `base-url` and `with-credentials` are as the options of the hook. It sets
+ * `status` (`running`, `completed` …) and `connection` (`open`, `reconnecting` …) on itself, for styles, and dispatches `change`,
+ * which bubbles, with each state, which is its `state` then.
  */
 export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
   static readonly observedAttributes = ['job', 'base-url', 'with-credentials', 'label'];
@@ -30,7 +31,7 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
   text({ progress, status, connectionState }: JobState): string {
     const { done = 0, total = 0, failed = 0, message } = progress ?? {};
     const away = ['reconnecting', 'polling', 'degraded'].includes(connectionState);
-    return [total > 0 && `${done} of ${total}`, failed > 0 && `${failed} failed`, message, status, away && 'not live'].filter(Boolean).join(' · ');
+    return [status, total > 0 && `${done} of ${total}`, failed > 0 && `${failed} failed`, message, away && 'not live'].filter(Boolean).join(' · ');
   }
 
   connectedCallback(): void {
@@ -65,6 +66,8 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
     const share = (count: number) => `${total > 0 ? Math.min(100, (100 * count) / total) : 0}%`;
     const text = this.text(state);
     const label = this.getAttribute('label') ?? 'Job';
+    part('label').textContent = this.getAttribute('label');
+    part('bar').hidden = connectionState === 'closed' && !!connectionError; // there is nothing to show
     part('done').style.width = share(Math.max(0, done - failed));
     part('failed').style.width = share(failed);
     part('text').textContent = text;
@@ -74,7 +77,13 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
     this.setAttribute('connection', connectionState);
     // The end is said once, to those who saw it run.
     if (before && !isTerminal(before) && isTerminal(status)) this.root.querySelector('[role=status]')!.textContent = [`${label}: ${text}`, error].filter(Boolean).join('. ');
-    this.dispatchEvent(new CustomEvent('change', { detail: state }));
+    this.dispatchEvent(new CustomEvent('change', { detail: state, bubbles: true }));
+  }
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    'job-progress': JobProgressElement;
   }
 }
 

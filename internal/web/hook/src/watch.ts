@@ -49,8 +49,14 @@ const latestOf = <T extends object>(options: T | (() => T)): (() => T) => (typeo
 /** Watches from now on. */
 function begin<State extends object>(store: Store<State>): Watch<State> {
   const listeners = new Set<() => void>();
-  const release = store.subscribe(() => [...listeners].forEach(attempt));
   let last: State | undefined; // after close
+  let told: State | undefined;
+  const release = store.subscribe(() => {
+    const state = store.getState();
+    if (state === told) return; // another job of the stream has changed
+    told = state;
+    [...listeners].forEach(attempt);
+  });
   return {
     getState: () => last ?? store.getState(),
     subscribe(listener) {
