@@ -50,11 +50,10 @@ type bench struct {
 // shape is who watches what, and how often that changes.
 type shape struct {
 	name    string
-	jobs    int    // that change
-	viewers int    // of each job
-	list    bool   // each viewer watches an account's list, of so many jobs
-	rate    int    // changes a second, of all jobs together; 0: nothing changes
-	latency string // what is measured besides the processor
+	jobs    int  // that change
+	viewers int  // of each job
+	list    bool // each viewer watches an account's list, of listJobs jobs
+	rate    int  // changes a second, of all jobs together; 0: nothing changes
 }
 
 const listJobs = 20
