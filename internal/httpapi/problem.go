@@ -30,6 +30,12 @@ type problem struct {
 
 func (p problem) Error() string { return p.Code + ": " + p.Detail }
 
+// Is reports whether both have the same code.
+func (p problem) Is(target error) bool {
+	other, ok := target.(problem)
+	return ok && other.Code == p.Code
+}
+
 func newProblem(status int, code, detail string) problem {
 	return problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail}
 }
