@@ -9,6 +9,7 @@ import { expect, test } from 'vitest';
 import { engines, type Page } from './engines.js';
 import { ada, eventually, freePort, Origin, token } from './origin.js';
 import { Proxy, type Mode } from './proxy.js';
+import { importScripts, scripts } from './scripts.js';
 
 /** What a page shows of a job. */
 interface Shown {
@@ -191,17 +192,12 @@ test.skipIf(webkit.missing() !== null)('WebKit over HTTP/2: the hook sees that t
   try {
     const id = await origin.insert();
     await page.goto(`https://127.0.0.1:${origin.port}/healthz`);
-    const scripts = ['protocol', 'connection', 'feed', 'watch'].map((name) => [name, readFileSync(`hook/dist/${name}.js`, 'utf8')]);
     await page.run(
       `document.cookie = 'session=' + args[0] + '; path=/';
-       const addresses = {};
-       for (const [name, text] of args[1]) {
-         const whole = text.replace(/'.\\/(\\w+).js'/g, (_, used) => JSON.stringify(addresses[used]));
-         addresses[name] = URL.createObjectURL(new Blob([whole], { type: 'text/javascript' }));
-       }
-       const { watchJob } = await import(addresses.watch);
+       const scripts = args[1];
+       ${importScripts}
        window.job = watchJob(new URL('/api/jobs/' + args[2] + '/progress', location.href).href);`,
-      token(), scripts, id,
+      token(), scripts(), id,
     );
     const state = () => page.run<{ connectionState: string; progress: { done: number } | null }>('return job.getState()');
     await eventually('open', async () => (await state()).connectionState === 'open');

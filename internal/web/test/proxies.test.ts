@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { chromium } from 'playwright';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { chromium as executablePath, chromiumArgs, eventually, freePort, Origin, token } from './origin.js';
+import { importScripts, scripts } from './scripts.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'jobprogress-proxies-'));
 let origin: Origin;
@@ -113,11 +114,9 @@ describe.runIf(existsSync('/usr/sbin/haproxy'))('two replicas behind HAProxy tha
       await eventually('there', () => page.goto(`${url}/page`).then((answer) => answer?.ok() === true, () => false));
       const id = await one.insert();
       // HAProxy serves no files.
-      const script = (name: string) => JSON.stringify(readFileSync(`hook/dist/${name}.js`, 'utf8'));
       await page.evaluate(`(async () => {
-        const address = (text) => URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
-        const protocol = address(${script('protocol')});
-        const { watchJob } = await import(address(${script('watch')}.replace('./protocol.js', protocol)));
+        const scripts = ${JSON.stringify(scripts())};
+        ${importScripts}
         const path = '/api/jobs/${id}/progress';
         window.shown = Array(${pages}).fill(-1);
         window.sources = shown.map((_, i) => {
@@ -128,7 +127,8 @@ describe.runIf(existsSync('/usr/sbin/haproxy'))('two replicas behind HAProxy tha
           };
           return source;
         });
-        window.jobs = shown.map(() => watchJob(path));
+        // Each by a stream of its own.
+        window.jobs = shown.map((_, i) => watchJob(path, { EventSource: class extends EventSource { static key = String(i) } }));
       })()`);
       const wrong = (done: number) =>
         page.evaluate<{ dead: number; plain: number; hooks: number }>(`({

@@ -336,7 +336,7 @@ test('a server that has lost its database says nothing of the next one', async (
 
 test('what is not as it should be changes nothing', async () => {
   const frames = [
-    '{"type":"novelty","jobId":"x","x":1}', 'no json', '7', 'null', '[]', '{"type":"item","jobId":"x","itemKind":"song","status":"queued"}',
+    '{"type":"job","jobId":"x","job":{"id":"x","status":"pending","progress":{}}}', '{"type":"novelty","jobId":"x","x":1}', 'no json', '7', 'null', '[]', '{"type":"item","jobId":"x","itemKind":"song","status":"queued"}',
     '{"type":"item","jobId":"x","itemId":"s1","itemKind":"song","status":7}', '{"type":"status","jobId":"x","status":7}', '{"type":"error","jobId":"x","message":{}}',
     '{"type":"progress","jobId":"x","done":-5,"total":1e99,"succeeded":"x"}', '{"type":"job","jobId":"x","job":7}', '{"type":"status","jobId":"y","status":"failed"}',
     '{"type":"status","jobId":"x","status":"running"}',
