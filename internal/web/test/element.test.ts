@@ -2,47 +2,31 @@
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { chromium, type Browser, type Page } from 'playwright';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { chromium as executablePath, chromiumArgs, freePort, Origin, token } from './origin.js';
-import { Proxy } from './proxy.js';
+import { expect, test } from 'vitest';
+import { token } from './origin.js';
+import { useSite } from './site.js';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-let origin: Origin;
-let site: Proxy;
-let browser: Browser;
-let page: Page;
+const its = useSite();
 const poll = { timeout: 20_000 };
-
-beforeAll(async () => {
-  origin = await new Origin(await freePort(), await freePort()).open();
-  site = await new Proxy(() => origin.url).open();
-  browser = await chromium.launch({ executablePath, args: chromiumArgs });
-});
-
-afterAll(async () => {
-  await browser?.close();
-  site?.close();
-  await origin?.close();
-});
 
 test('fifty bars, by one file and one stream', async () => {
   const ids: string[] = [];
-  for (let i = 0; i < 50; i++) ids.push(await origin.insert());
-  site.page = `<!doctype html><html lang=en><title>Jobs</title><script type=module src=/hook/job-progress.js></script>
+  for (let i = 0; i < 50; i++) ids.push(await its.origin.insert());
+  its.site.page = `<!doctype html><html lang=en><title>Jobs</title><script type=module src=/hook/job-progress.js></script>
     <style>job-progress[status=failed]::part(text) { color: rgb(200, 0, 0) } #j0 { --job-progress-color: rgb(1, 2, 3) }</style>
     <main><h1>Jobs</h1>${ids.map((id, i) => `<job-progress id=j${i} job="${id}" label="Job ${i}">…</job-progress>`).join('\n')}</main>`;
-  const context = await browser.newContext();
-  await context.addCookies([{ name: 'session', value: token(), url: site.url }]);
-  page = await context.newPage();
+  const context = await its.browser.newContext();
+  await context.addCookies([{ name: 'session', value: token(), url: its.site.url }]);
+  const page = await context.newPage();
   const errors: unknown[] = [];
   page.on('pageerror', (error) => errors.push(error));
-  await page.goto(`${site.url}/jobs`);
+  await page.goto(`${its.site.url}/jobs`);
   await expect.poll(() => page.locator('job-progress[status=running][connection=open]').count(), poll).toBe(50);
-  expect(await origin.metric('jobprogress_streams_open')).toBe(1);
+  expect(await its.origin.metric('jobprogress_streams_open')).toBe(1);
 
   const bar = page.getByRole('progressbar', { name: 'Job 0', exact: true });
-  await origin.sql(`update job set progress = '{"total": 10, "done": 4, "succeeded": 3, "failed": 1, "message": "Fetching <b>page 3"}' where id = $1`, [ids[0]]);
+  await its.origin.sql(`update job set progress = '{"total": 10, "done": 4, "succeeded": 3, "failed": 1, "message": "Fetching <b>page 3"}' where id = $1`, [ids[0]]);
   await expect.poll(() => bar.getAttribute('aria-valuenow'), poll).toBe('4');
   expect(await bar.getAttribute('aria-valuemax')).toBe('10');
   expect(await bar.getAttribute('aria-valuetext')).toBe('running · 4 of 10 · 1 failed · Fetching <b>page 3');
@@ -52,7 +36,7 @@ test('fifty bars, by one file and one stream', async () => {
   await page.evaluate(axe);
   expect(await page.evaluate(`axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes[0].html]))`)).toEqual([]);
 
-  await origin.finish(ids[1]!, 'failed', 'two songs were lost');
+  await its.origin.finish(ids[1]!, 'failed', 'two songs were lost');
   const failed = page.locator('#j1');
   await expect.poll(() => failed.getAttribute('status'), poll).toBe('failed');
   expect(await failed.getByRole('status').textContent()).toBe('Job 1: failed · 0 of 10. two songs were lost');
@@ -60,7 +44,7 @@ test('fifty bars, by one file and one stream', async () => {
   expect(await failed.locator('[part=text]').evaluate((element) => getComputedStyle(element).color)).toBe('rgb(200, 0, 0)');
 
   // Another job, in other words; one that moves; and one that goes.
-  const other = await origin.insert();
+  const other = await its.origin.insert();
   await page.evaluate((id) => {
     const own = window as unknown as { changes: string[] };
     own.changes = [];
@@ -72,14 +56,14 @@ test('fifty bars, by one file and one stream', async () => {
     document.querySelector('#j3')!.remove();
   }, other);
   await expect.poll(() => page.locator('#j2 [part=text]').textContent(), poll).toBe('Stand: running');
-  await origin.progress(ids[5]!, 5); // which is no change of this one
-  await origin.finish(other);
+  await its.origin.progress(ids[5]!, 5); // which is no change of this one
+  await its.origin.finish(other);
   await expect.poll(() => page.evaluate('changes.at(-1)'), poll).toBe('completed');
   expect(await page.evaluate('changes.filter(Boolean)')).toEqual(['running', 'completed']);
   await expect.poll(() => page.getByRole('status').getByText('Job 2: Stand: completed').count(), poll).toBe(1);
-  expect(await origin.metric('jobprogress_streams_open')).toBe(1);
+  expect(await its.origin.metric('jobprogress_streams_open')).toBe(1);
   await page.locator('main').evaluate((main) => main.replaceChildren());
-  await expect.poll(() => origin.metric('jobprogress_streams_open'), poll).toBe(0);
+  await expect.poll(() => its.origin.metric('jobprogress_streams_open'), poll).toBe(0);
   expect(errors).toEqual([]);
   await context.close();
 });

@@ -19,7 +19,7 @@ export const ben = '00000000-0000-4000-8000-00000000000b';
 /** Pings are this often in tests, in milliseconds. */
 export const heartbeat = 500;
 
-/** A port that nobody listens on, and that the system gives to no outgoing connection: it stays free between two origins. */
+/** A free port. The system gives it to no outgoing connection, so it stays free between two origins. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 10_240 + Math.floor(Math.random() * 22_000);

@@ -1,25 +1,11 @@
 // Tabs of one origin, in one browser, over HTTP/1.1.
 
-import { chromium, type Browser, type BrowserContext, type Page } from 'playwright';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ada, ben, chromium as executablePath, chromiumArgs, eventually, freePort, Origin, token } from './origin.js';
-import { Proxy } from './proxy.js';
+import type { BrowserContext, Page } from 'playwright';
+import { expect, test } from 'vitest';
+import { ada, ben, eventually, token } from './origin.js';
+import { useSite } from './site.js';
 
-let origin: Origin;
-let site: Proxy;
-let browser: Browser;
-
-beforeAll(async () => {
-  origin = await new Origin(await freePort(), await freePort()).open();
-  site = await new Proxy(() => origin.url).open();
-  browser = await chromium.launch({ executablePath, args: chromiumArgs });
-});
-
-afterAll(async () => {
-  await browser?.close();
-  site?.close();
-  await origin?.close();
-});
+const its = useSite();
 
 interface Watching {
   watchJobs(url: string, options?: object): { getState(): { jobs: Map<string, { status: string; progress: { done: number } | null }>; connectionState: string } };
@@ -30,7 +16,7 @@ interface Watching {
 /** A tab that watches, for the account, what the query names. */
 async function open(context: BrowserContext, account: string, query = ''): Promise<Page> {
   const page = await context.newPage();
-  await page.goto(`${site.url}/page`);
+  await page.goto(`${its.site.url}/page`);
   await page.waitForFunction('window.acrossTabs');
   await page.evaluate(
     ([url, account]) => {
@@ -49,7 +35,7 @@ const state = (page: Page) =>
   });
 const shows = (pages: Page[], id: string, done: number) =>
   eventually(`${done}`, async () => (await Promise.all(pages.map(state))).every((shown) => shown.done[id] === done && shown.connectionState === 'open'));
-const streams = () => origin.metric('jobprogress_streams_open');
+const streams = () => its.origin.metric('jobprogress_streams_open');
 
 /** The tab that has the stream; it holds the lock of the account. */
 async function leader(pages: Page[]): Promise<Page> {
@@ -71,10 +57,10 @@ async function leader(pages: Page[]): Promise<Page> {
 }
 
 async function tabs(count: number): Promise<{ context: BrowserContext; pages: Page[]; id: string }> {
-  await origin.sql('delete from job');
-  const id = await origin.insert();
-  const context = await browser.newContext();
-  await context.addCookies([{ name: 'session', value: token(), url: site.url }]);
+  await its.origin.sql('delete from job');
+  const id = await its.origin.insert();
+  const context = await its.browser.newContext();
+  await context.addCookies([{ name: 'session', value: token(), url: its.site.url }]);
   const pages: Page[] = [];
   for (let i = 0; i < count; i++) pages.push(await open(context, ada));
   await shows(pages, id, 0);
@@ -91,7 +77,7 @@ test('ten tabs have one stream, and a leader that goes is replaced', async () =>
     const others = pages.filter((page) => page !== first);
     const begun = Date.now();
     await leave(first);
-    await origin.progress(id, ++done);
+    await its.origin.progress(id, ++done);
     await shows(others, id, done);
     after.push(`${how}: right after ${Date.now() - begun} ms`);
     await eventually('one stream', async () => (await streams()) === 1);
@@ -116,7 +102,7 @@ test('ten tabs have one stream, and a leader that goes is replaced', async () =>
     return Promise.resolve();
   });
   await shows([hung], id, done); // awake again, and one of the others
-  await origin.progress(id, ++done);
+  await its.origin.progress(id, ++done);
   await shows(pages, id, done);
   expect(await streams()).toBe(1);
   console.log(after.join('\n'));
@@ -125,15 +111,15 @@ test('ten tabs have one stream, and a leader that goes is replaced', async () =>
 
 test('tabs that watch different jobs have one stream, and other accounts none of it', async () => {
   const { context, pages, id } = await tabs(1);
-  const others = [await origin.insert(), await origin.insert()];
+  const others = [await its.origin.insert(), await its.origin.insert()];
   const named = [await open(context, ada, `?id=${others[0]}`), await open(context, ada, `?id=${others[1]}&id=${id}`)];
   await shows([named[0]!], others[0]!, 0);
   await shows([named[1]!], others[1]!, 0);
   expect(Object.keys((await state(named[0]!)).done)).toEqual([others[0]]);
   expect(await streams()).toBe(2); // of the list, and of what is named
   // Somebody else signs in, and this tab says so.
-  await context.addCookies([{ name: 'session', value: token(ben), url: site.url }]);
-  const theirs = await origin.insert(ben);
+  await context.addCookies([{ name: 'session', value: token(ben), url: its.site.url }]);
+  const theirs = await its.origin.insert(ben);
   const other = await open(context, ben);
   await shows([other], theirs, 0);
   expect(Object.keys((await state(other)).done)).toEqual([theirs]);
@@ -145,12 +131,12 @@ test('tabs that watch different jobs have one stream, and other accounts none of
 });
 
 test('without locks, or without a channel, a tab has its own stream', async () => {
-  await origin.sql('delete from job');
-  const id = await origin.insert();
+  await its.origin.sql('delete from job');
+  const id = await its.origin.insert();
   for (const missing of ['delete Navigator.prototype.locks', 'delete window.BroadcastChannel']) {
-    const context = await browser.newContext();
+    const context = await its.browser.newContext();
     await context.addInitScript(missing);
-    await context.addCookies([{ name: 'session', value: token(), url: site.url }]);
+    await context.addCookies([{ name: 'session', value: token(), url: its.site.url }]);
     const pages = [await open(context, ada), await open(context, ada)];
     await shows(pages, id, 0);
     expect(await streams()).toBe(2);

@@ -211,9 +211,9 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
       jobs.begin();
       if (opened !== source) return; // all have ended
       if (opened.readyState === CLOSED) {
-        // It does not come back by itself, and does not tell why.
+        // It does not come back by itself, and does not say why.
         source = null;
-        doubt();
+        proven = degraded = false;
         void poll();
       } else if (proven) doubt();
     });
@@ -223,6 +223,7 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
   const poll = async () => {
     const url = jobs.url();
     if (!url) return;
+    clearTimeout(timer);
     if (state.isConnected) setReconnecting(null);
     jobs.begin();
     const mine = ++asked;

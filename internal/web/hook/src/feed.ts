@@ -176,7 +176,7 @@ export function openFeed(url: string, named: boolean) {
       {
         url() {
           if (!named) return url;
-          // Those that have ended, too: they may be started again, and who asks for the others hears of it.
+          // Those that have ended, too: they may be started again, which is seen while the others run.
           const asked = of(link).filter(({ end }) => end?.connectionError?.status !== 400);
           links.set(link, asked.length);
           return asked.every(({ end }) => end) ? '' : `${url}?${query(asked.map(({ id }) => id))}`;

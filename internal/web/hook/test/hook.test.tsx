@@ -34,7 +34,7 @@ test('shows a job from its first state to its last', async () => {
   expect(Counted.open).toBe(0);
 });
 
-test('a job that had ended before is told of once, and not as an end that happened', async () => {
+test('a job that had ended before is reported once, and not as an end that happened', async () => {
   const id = await commands.insert();
   await commands.finish(id, 'failed', 'two songs were lost');
   const told: string[] = [];
@@ -49,7 +49,7 @@ test('a job that had ended before is told of once, and not as an end that happen
   expect(told).toEqual(['settled failed']);
 });
 
-test('a component that comes when the job has ended is told only that', async () => {
+test('a component that comes when the job has ended is called for that alone', async () => {
   const id = await commands.insert();
   const told: string[] = [];
   const first = await watch(id, { onComplete: () => told.push('first complete') });
@@ -61,7 +61,7 @@ test('a component that comes when the job has ended is told only that', async ()
   await eventually(() => expect(told).toEqual(['first complete', 'second settled']));
 });
 
-test('from one job to another and back: each end is told of once', async () => {
+test('from one job to another and back: each end is reported once', async () => {
   const [a, b] = [await commands.insert(), await commands.insert()];
   const told: string[] = [];
   const { result, rerender } = await watch(a, { onComplete: () => told.push('complete'), onSettled: () => told.push('settled') });
@@ -332,7 +332,7 @@ test('jobQueryOptions asks for the state as JSON, with or without a stream', asy
   await eventually(() => expect(result.current.data?.progress.done).toBe(4));
 });
 
-test('a job that is started again is watched again when the application hears of it', async () => {
+test('a job that is started again is watched again when the application finds it so', async () => {
   const id = await commands.insert();
   const onComplete = vi.fn();
   const { result } = await watch(id, { onComplete });

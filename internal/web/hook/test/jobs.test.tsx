@@ -326,3 +326,14 @@ test.for([
   expect(jobs.getState().jobs.get('y')).toMatchObject({ status: 'running', connectionState: 'open' });
   jobs.close();
 });
+
+test('ids that would make a URL too long for a proxy are more than one stream', async () => {
+  Written.all = [];
+  const ids = Array.from({ length: 60 }, (_, i) => `${i} `.padEnd(200, 'ä'));
+  const jobs = watchJobs(`/api/jobs/progress?${new URLSearchParams(ids.map((id) => ['id', id]))}`, { EventSource: Written, fetch: () => new Promise(() => {}) });
+  const asked = () => Written.all.flatMap(({ url }) => new URL(url, location.href).searchParams.getAll('id'));
+  await eventually(() => expect(asked()).toHaveLength(60));
+  expect(asked()).toEqual(ids);
+  expect(Written.all.filter(({ url }) => url.length > 8000)).toEqual([]);
+  jobs.close();
+});
