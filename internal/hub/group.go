@@ -146,13 +146,21 @@ func (g *Group) Adjust() (ids, gone []job.ID) {
 // Member is the subscriber of a job; nil if it is no member.
 func (g *Group) Member(id job.ID) *Subscriber { return g.members[id] }
 
-// Add makes the job a member, and has its row read unless that is known. Changed names it when there is something to see.
+// Add makes the job a member, and has its row read: by Wait in any case, later unless it is known. Changed names it when there is something to see.
 func (g *Group) Add(id job.ID) {
 	if _, err := g.hub.tableNow().IDType.Parse(string(id)); err != nil {
 		return // the table was changed for one with other ids
 	}
-	s, r, _ := g.hub.join(id)
+	s, r, begun := g.hub.join(id)
 	g.members[id] = s
+	if g.waiting && (r == nil || begun) {
+		// The viewer may have seen more on another server than is known here, and must not be taken back.
+		g.hub.mu.Lock()
+		if g.hub.topics[id] == s.topic {
+			r = g.hub.await(s.topic)
+		}
+		g.hub.mu.Unlock()
+	}
 	if r != nil && g.waiting {
 		g.reads = append(g.reads, r)
 	}

@@ -94,3 +94,21 @@ func TestAGroupIsWholeWhenAllHaveBeenRead(t *testing.T) {
 		t.Error("it is not whole when all have been read")
 	}
 }
+
+// A viewer that comes from another server is shown what is read after it has come, and not what was known here before.
+func TestAGroupBeginsWithAReadOfItsOwn(t *testing.T) {
+	h := liveHub()
+	first := h.Group([]job.ID{jobA})
+	defer first.Close()
+	read := func() {
+		t.Helper()
+		if requests := h.Feed().Begin(10); len(requests) != 1 {
+			t.Fatalf("reads of %v", requests)
+		}
+		h.Feed().Finish([]job.Snapshot{{ID: jobA, Found: true, State: running(1)}}, "9:9:", every)
+	}
+	read()
+	second := h.Group([]job.ID{jobA})
+	defer second.Close()
+	read()
+}
