@@ -23,7 +23,8 @@ var knows = map[string][]string{
 	"internal/hub":         {"internal/job", "internal/sse"},
 	"internal/store":       {"internal/job", "sql"},
 	"internal/bus":         {"internal/job", "internal/hub", "internal/store"},
-	"internal/httpapi":     {"internal/job", "internal/sse", "internal/hub", "internal/auth"},
+	"internal/stream":      {"internal/job", "internal/sse", "internal/hub", "internal/auth"},
+	"internal/httpapi":     {"internal/job", "internal/sse", "internal/hub", "internal/auth", "internal/stream"},
 	"internal/pgtest":      {"internal/store", "sql"},
 }
 
@@ -32,6 +33,7 @@ var never = map[string][]string{
 	"internal/job":     {"net/http", "github.com/jackc/"},
 	"internal/sse":     {"net/http", "github.com/jackc/"},
 	"internal/hub":     {"net/http", "github.com/jackc/"},
+	"internal/stream":  {"github.com/jackc/", "database/sql"},
 	"internal/httpapi": {"github.com/jackc/", "database/sql"},
 	"internal/bus":     {"net/http"},
 	"internal/auth":    {"github.com/jackc/"},

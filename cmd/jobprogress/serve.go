@@ -153,7 +153,10 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	g, failed := errgroup.WithContext(context.Background())
 	busContext, stopBus := context.WithCancel(context.Background())
 	defer stopBus()
+	streamContext, stopStreams := context.WithCancel(context.Background())
+	defer stopStreams()
 	g.Go(func() error { return b.Run(busContext) })
+	g.Go(func() error { return api.Run(streamContext) })
 	g.Go(func() error { return runAuth(busContext) })
 	g.Go(func() error { return serve(admin.Serve(adminListener)) })
 	g.Go(func() error {
@@ -183,6 +186,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		if public.Shutdown(stopping) != nil {
 			public.Close()
 		}
+		stopStreams()
 		stopBus()
 		admin.Close()
 		log.Info("stopped")

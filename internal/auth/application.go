@@ -82,10 +82,23 @@ func (a *Application) Authenticate(r *http.Request) (Viewer, error) {
 		return Viewer{}, ErrMissing
 	}
 	header := http.Header{"Accept": {"application/json"}}
-	digest := sha256.New()
 	for _, name := range asked {
 		for _, value := range r.Header.Values(name) {
 			header.Add(name, value)
+		}
+	}
+	v, err := a.askOnce(r.Context(), header)
+	if err == nil {
+		v.Recheck = func(ctx context.Context) (Viewer, error) { return a.askOnce(ctx, header) }
+	}
+	return v, err
+}
+
+// askOnce asks with these headers, unless the answer is known.
+func (a *Application) askOnce(ctx context.Context, header http.Header) (Viewer, error) {
+	digest := sha256.New()
+	for _, name := range asked {
+		for _, value := range header.Values(name) {
 			fmt.Fprintf(digest, "%s: %q\n", name, value)
 		}
 	}
@@ -94,7 +107,7 @@ func (a *Application) Authenticate(r *http.Request) (Viewer, error) {
 		return known.viewer, known.err
 	}
 	found := a.current.DoChan(string(q[:]), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), askTimeout) // others wait for it, too
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // others wait for it, too
 		defer cancel()
 		viewer, err := a.ask(ctx, header)
 		if err == nil || errors.Is(err, ErrInvalid) {
@@ -105,8 +118,8 @@ func (a *Application) Authenticate(r *http.Request) (Viewer, error) {
 	select {
 	case result := <-found:
 		return result.Val.(Viewer), result.Err
-	case <-r.Context().Done():
-		return Viewer{}, fmt.Errorf("%w: %w", ErrNoAnswer, r.Context().Err())
+	case <-ctx.Done():
+		return Viewer{}, fmt.Errorf("%w: %w", ErrNoAnswer, ctx.Err())
 	}
 }
 
@@ -145,7 +158,7 @@ func (a *Application) ask(ctx context.Context, header http.Header) (Viewer, erro
 	if err != nil {
 		return Viewer{}, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	r.Header = header
+	r.Header = header.Clone()
 	response, err := a.client.Do(r)
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err // without the URL, which may hold a secret
@@ -179,7 +192,7 @@ func parseAnswer(body []byte) (Viewer, error) {
 	if err := decoder.Decode(&said); err != nil {
 		return Viewer{}, fmt.Errorf("%w: it answers 200 and no JSON: %w", ErrNoAnswer, err)
 	}
-	v := Viewer{Account: accountOf(said.Account), Revocable: true}
+	v := Viewer{Account: accountOf(said.Account)}
 	if v.Account == "" {
 		return Viewer{}, fmt.Errorf(`%w: it answers 200 without an "account"`, ErrNoAnswer)
 	}

@@ -29,7 +29,8 @@ type Viewer struct {
 	Expires time.Time // when the credentials end; zero is never
 	Anyone  bool      // authentication is off: sees every job
 
-	Revocable bool // the credentials may end before Expires
+	// Recheck finds out who the credentials are now. It is nil if they can't end before Expires.
+	Recheck func(context.Context) (Viewer, error)
 }
 
 // Owns reports whether the viewer may see the jobs of an account. A job without an owner is nobody's.
@@ -70,18 +71,35 @@ func credentials(r *http.Request, cookie string) (tokens []string, err error) {
 	return tokens[:min(len(tokens), maxTokens)], nil
 }
 
+// verifier finds the viewer of a token, and whether the token may end before its time.
+type verifier func(ctx context.Context, token string) (v Viewer, revocable bool, err error)
+
 // authenticate finds the tokens of a request, and the viewer of the first of them that is valid. Without one it returns the
 // error of a token that may be valid, else that of the last.
-func authenticate(r *http.Request, cookie string, verify func(ctx context.Context, token string) (Viewer, error)) (Viewer, error) {
+func authenticate(r *http.Request, cookie string, verify verifier) (Viewer, error) {
 	tokens, err := credentials(r, cookie)
 	if err != nil {
 		return Viewer{}, err
 	}
+	v, revocable, err := verifyAny(r.Context(), tokens, verify)
+	if revocable && err == nil {
+		kept := make([]string, len(tokens)) // and not the headers that they are a part of
+		for i, token := range tokens {
+			kept[i] = strings.Clone(token)
+		}
+		v.Recheck = func(ctx context.Context) (Viewer, error) {
+			v, _, err := verifyAny(ctx, kept, verify)
+			return v, err
+		}
+	}
+	return v, err
+}
+
+func verifyAny(ctx context.Context, tokens []string, verify verifier) (v Viewer, revocable bool, err error) {
 	var undecided error
 	for _, token := range tokens {
-		var v Viewer
-		if v, err = verify(r.Context(), token); err == nil {
-			return v, nil
+		if v, revocable, err = verify(ctx, token); err == nil {
+			return v, revocable, nil
 		}
 		if !errors.Is(err, ErrInvalid) {
 			undecided = err
@@ -90,7 +108,7 @@ func authenticate(r *http.Request, cookie string, verify func(ctx context.Contex
 	if undecided != nil {
 		err = undecided
 	}
-	return Viewer{}, err
+	return Viewer{}, false, err
 }
 
 // accountOf is the account that a value of JSON names, a string or an integer, or "" if it names none.

@@ -37,7 +37,7 @@ func (j JWT) Authenticate(r *http.Request) (Viewer, error) {
 // leeway is how far ahead iat and nbf may be: the clock of who issues tokens is not ours.
 const leeway = time.Minute
 
-func (j JWT) verify(ctx context.Context, token string) (Viewer, error) {
+func (j JWT) verify(ctx context.Context, token string) (v Viewer, revocable bool, err error) {
 	options := []jwt.ParserOption{jwt.WithValidMethods(j.Keys.algorithms()), jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithJSONNumber()}
 	if j.Issuer != "" {
@@ -47,22 +47,22 @@ func (j JWT) verify(ctx context.Context, token string) (Viewer, error) {
 		options = append(options, jwt.WithAudience(j.Audience))
 	}
 	claims := jwt.MapClaims{}
-	_, err := jwt.NewParser(options...).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return j.Keys.key(ctx, t) })
+	_, err = jwt.NewParser(options...).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return j.Keys.key(ctx, t) })
 	switch {
 	case errors.Is(err, ErrNoKeys):
-		return Viewer{}, err
+		return Viewer{}, false, err
 	case err != nil:
-		return Viewer{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Viewer{}, false, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	account := accountOf(claims[j.Claim])
 	if account == "" {
-		return Viewer{}, fmt.Errorf("%w: claim %q is neither a string nor an integer", ErrInvalid, j.Claim)
+		return Viewer{}, false, fmt.Errorf("%w: claim %q is neither a string nor an integer", ErrInvalid, j.Claim)
 	}
 	expires, err := claims.GetExpirationTime()
 	if err != nil || expires == nil || !time.Now().Before(expires.Time) { // the leeway is not for exp
-		return Viewer{}, fmt.Errorf("%w: exp is not a time ahead", ErrInvalid)
+		return Viewer{}, false, fmt.Errorf("%w: exp is not a time ahead", ErrInvalid)
 	}
-	return Viewer{Account: account, Expires: expires.Time, Revocable: j.Keys.change()}, nil
+	return Viewer{Account: account, Expires: expires.Time}, j.Keys.change(), nil
 }
 
 // Mint makes a token for an account that is valid for ttl from now. It takes a Secret.

@@ -153,14 +153,14 @@ func (r *running) counts(text string) {
 func sent(w *hub.Subscriber, want string, within time.Duration) bool {
 	timeout := time.After(within)
 	for {
-		b := w.Changes(hub.Cursor{})
-		for _, f := range b.Frames {
+		_, _, changed := w.Owner()
+		for _, f := range w.Changes(hub.Cursor{}).Frames {
 			if strings.Contains(string(f.Data), want) {
 				return true
 			}
 		}
 		select {
-		case <-b.Changed:
+		case <-changed:
 		case <-timeout:
 			return false
 		}

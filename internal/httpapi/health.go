@@ -46,8 +46,8 @@ func (a *API) Leave() { a.leaving.Store(true) }
 func (a *API) Drain(ctx context.Context, spread time.Duration) error {
 	a.Leave()
 	a.drain.Do(func() {
-		a.spread = spread
 		close(a.draining)
+		a.streams.Drain(spread)
 	})
 	select {
 	case <-a.limits.idle():

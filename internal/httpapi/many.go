@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,6 +12,7 @@ import (
 	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
 	"jobprogress/internal/sse"
+	"jobprogress/internal/stream"
 )
 
 // mostJobs is how many jobs one stream may name.
@@ -66,37 +65,60 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	control, release, err := a.admit(w, viewer)
-	if err != nil {
-		return err
-	}
-	defer release()
-	m := &manyJobs{viewer: viewer, ids: ids, shown: make(map[job.ID]*shown)}
+	return a.serveStream(w, r, viewer, func() (stream.Source, error) { return a.manyJobs(w, r, viewer, ids, table) })
+}
+
+// manyJobs opens a stream of many jobs, unless its viewer has seen all of them end.
+func (a *API) manyJobs(w http.ResponseWriter, r *http.Request, viewer auth.Viewer, ids []job.ID, table job.Table) (stream.Source, error) {
+	var group *hub.Group
 	if ids != nil {
-		m.group = a.Hub.Group(ids)
+		group = a.Hub.Group(ids)
 	} else {
-		m.group = a.Hub.AccountGroup(viewer.Account)
+		group = a.Hub.AccountGroup(viewer.Account)
 	}
-	defer m.group.Close()
 	waiting, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	whole, err := m.group.Wait(waiting)
+	whole, err := group.Wait(waiting)
 	switch {
 	case err != nil && r.Context().Err() == nil:
-		return fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
+		err = fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
 	case err != nil:
-		return err
 	case !viewer.Expires.IsZero() && !time.Now().Before(viewer.Expires):
-		return errExpired
+		err = errExpired
+	case whole && ids != nil && allSeen(group, viewer, lastEventID(r), table.Deleted):
+		a.noContent(w)
+	default:
+		return stream.ManyJobs(group, table.Deleted), nil
 	}
-	m.synced = syncedEvent(table.Deleted)
-	if whole && ids != nil && m.seen(lastEventID(r), table.Deleted) {
-		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
-		noContent(w)
-		return nil
+	group.Close()
+	return nil, err
+}
+
+// allSeen reports whether the event of this id was the last of a stream in which all jobs had ended as they have now. Where
+// rows of jobs that have succeeded are deleted, no more is known of those.
+func allSeen(group *hub.Group, viewer auth.Viewer, lastEventID string, deleted job.Deleted) bool {
+	if !hub.IsFinal(lastEventID) {
+		return false
 	}
-	a.stream(w, r, control, viewer, m)
-	return nil
+	var rows []job.Snapshot
+	missing := false
+	for _, subscriber := range group.Members {
+		if subscriber == nil {
+			return false
+		}
+		now := subscriber.Picture()
+		switch {
+		case !now.Found || !viewer.Owns(now.Row.State.Account):
+			missing = true
+		case now.End != hub.Final:
+			return false
+		}
+		rows = append(rows, now.Row)
+	}
+	if missing {
+		return deleted == job.DeletedCompleted
+	}
+	return lastEventID == hub.FinalIDOf(rows)
 }
 
 // manyJobsOf are the viewer and the jobs that a request names, each once, in order; nil for the account's list.
@@ -140,170 +162,4 @@ func (a *API) jobIDs(r *http.Request) (ids []job.ID, table job.Table, err error)
 		return nil, table, invalid
 	}
 	return ids, table, nil
-}
-
-// manyJobs is the source of a stream of many jobs.
-type manyJobs struct {
-	viewer auth.Viewer
-	group  *hub.Group
-	ids    []job.ID // nil: the account's list
-	shown  map[job.ID]*shown
-	synced []byte // the event that says that all jobs were sent; nil when it was
-}
-
-// shown is a job as the viewer has been sent it.
-type shown struct {
-	row     job.Snapshot
-	cursor  hub.Cursor
-	ended   bool
-	deleted bool // where that means that it has succeeded
-}
-
-func (m *manyJobs) next() (frames []hub.Frame, end string, more <-chan struct{}) {
-	order, gone := m.group.Adjust()
-	for _, id := range gone {
-		frames = m.remove(frames, id)
-	}
-	if m.ids != nil {
-		order = m.ids
-	}
-	changed := m.group.Changed()
-	for _, id := range order {
-		if changed[id] {
-			frames = m.show(frames, id)
-		}
-	}
-	if !m.allEnded() {
-		if m.synced != nil && m.group.Whole() {
-			frames = append(frames, hub.Frame{Data: m.synced})
-			m.synced = nil
-		}
-		return frames, "", m.group.Wake()
-	}
-	if len(frames) > 0 {
-		frames[len(frames)-1].ID = finalID(m.ids, func(id job.ID) job.Snapshot { return m.shown[id].row })
-	}
-	return frames, endFinal, nil
-}
-
-// show appends what the viewer has not seen of a job.
-func (m *manyJobs) show(frames []hub.Frame, id job.ID) []hub.Frame {
-	subscriber := m.group.Member(id)
-	if subscriber == nil {
-		return frames
-	}
-	was := m.shown[id]
-	if was == nil || was.deleted {
-		now := subscriber.Picture()
-		if now.Deleted {
-			m.group.Renew(id)
-		}
-		if !now.Found || now.Deleted || !m.viewer.Owns(now.Row.State.Account) {
-			return frames
-		}
-		m.shown[id] = &shown{row: now.Row, cursor: now.Cursor, ended: now.End == hub.Final}
-		frames = append(frames, hub.Frame{Data: jobEvent(now.Row)})
-		for _, item := range now.Items {
-			item.Data = withJobID(item.Data, id)
-			frames = append(frames, item)
-		}
-		return frames
-	}
-	batch := subscriber.Changes(was.cursor)
-	if batch.Deleted {
-		m.group.Renew(id)
-	}
-	if batch.Removed || !m.viewer.Owns(batch.Account) {
-		return m.remove(frames, id)
-	}
-	if batch.Cursor != was.cursor {
-		for _, frame := range batch.Frames {
-			frames = append(frames, hub.Frame{Data: withJobID(frame.Data, id), At: frame.At})
-		}
-	}
-	*was = shown{row: batch.Row, cursor: batch.Cursor, ended: batch.End == hub.Final, deleted: batch.Deleted}
-	return frames
-}
-
-// remove says that a job is not the viewer's to see any more.
-func (m *manyJobs) remove(frames []hub.Frame, id job.ID) []hub.Frame {
-	if m.shown[id] == nil {
-		return frames
-	}
-	delete(m.shown, id)
-	return append(frames, hub.Frame{Data: removedEvent(id)})
-}
-
-// allEnded reports whether all jobs that the request named have ended. An account's list never ends.
-func (m *manyJobs) allEnded() bool {
-	for _, id := range m.ids {
-		if one := m.shown[id]; one == nil || !one.ended {
-			return false
-		}
-	}
-	return m.ids != nil
-}
-
-// seen reports whether the event of this id was the last of a stream in which all jobs had ended as they have now. Where
-// rows of jobs that have succeeded are deleted, no more is known of those.
-func (m *manyJobs) seen(lastEventID string, deleted job.Deleted) bool {
-	if !hub.IsFinal(lastEventID) {
-		return false
-	}
-	rows, missing := make(map[job.ID]job.Snapshot), false
-	for _, id := range m.ids {
-		subscriber := m.group.Member(id)
-		if subscriber == nil {
-			return false
-		}
-		now := subscriber.Picture()
-		switch {
-		case !now.Found || !m.viewer.Owns(now.Row.State.Account):
-			missing = true
-		case now.End != hub.Final:
-			return false
-		}
-		rows[id] = now.Row
-	}
-	if missing {
-		return deleted == job.DeletedCompleted
-	}
-	return lastEventID == finalID(m.ids, func(id job.ID) job.Snapshot { return rows[id] })
-}
-
-// finalID names the state in which jobs have ended, the same on each server.
-func finalID(ids []job.ID, row func(job.ID) job.Snapshot) string {
-	digest := sha256.New()
-	for _, id := range ids {
-		r := row(id)
-		s := r.State
-		fmt.Fprintf(digest, "%q %q %v %q %q\n", id, s.Status, s.Progress, s.Error, r.Run)
-	}
-	return hub.FinalID(digest.Sum(nil))
-}
-
-// jobEvent is {"type":"job",…} as its data line.
-func jobEvent(row job.Snapshot) []byte {
-	state, err := row.MarshalJSON()
-	if err != nil {
-		panic(err) // it only holds strings, integers and moments
-	}
-	return sse.Data(slices.Concat([]byte(`{"type":"job","jobId":`), job.Quote(string(row.ID)), []byte(`,"job":`), state, []byte(`}`)))
-}
-
-// syncedEvent is the named event that says that all jobs were sent: one that a page shows from before, and that was not
-// among them, is not there any more. It says what that means.
-func syncedEvent(deleted job.Deleted) []byte {
-	return sse.AppendNamed(nil, "synced", fmt.Sprintf(`{"deleted":%q}`, deleted))
-}
-
-// removedEvent is {"type":"removed",…} as its data line.
-func removedEvent(id job.ID) []byte {
-	return sse.Data(slices.Concat([]byte(`{"type":"removed","jobId":`), job.Quote(string(id)), []byte(`}`)))
-}
-
-// withJobID makes the data line of an event one that names its job: jobId is the second key.
-func withJobID(data []byte, id job.ID) []byte {
-	first := bytes.IndexByte(data, ',') // after the type
-	return slices.Concat(data[:first], []byte(`,"jobId":`), job.Quote(string(id)), data[first:])
 }

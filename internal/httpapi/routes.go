@@ -18,6 +18,7 @@ import (
 	"jobprogress/internal/auth"
 	"jobprogress/internal/hub"
 	"jobprogress/internal/job"
+	"jobprogress/internal/stream"
 )
 
 // Config is what an API needs. AllowedOrigins and MaxStreamAge may be empty, all other fields are required.
@@ -58,20 +59,32 @@ type API struct {
 	leaving     atomic.Bool   // set by Leave and Drain
 	draining    chan struct{} // closed by Drain
 	drain       sync.Once
-	spread      time.Duration // over which Drain ends the streams
+	streams     *stream.Set
 	unavailable rate.Sometimes
 }
 
 // New makes an API.
 func New(c Config) *API {
 	return &API{
-		Config:      c,
-		metrics:     newMetrics(c.Registry),
-		limits:      newLimits(c.MaxStreams, c.MaxStreamsPerAccount),
-		draining:    make(chan struct{}),
+		Config:   c,
+		metrics:  newMetrics(c.Registry),
+		limits:   newLimits(c.MaxStreams, c.MaxStreamsPerAccount),
+		draining: make(chan struct{}),
+		streams: stream.New(stream.Config{
+			Hub:             c.Hub,
+			PingInterval:    c.PingInterval,
+			RecheckInterval: c.RecheckInterval,
+			WriteTimeout:    c.WriteTimeout,
+			MaxAge:          c.MaxStreamAge,
+			Log:             c.Log,
+			Registry:        c.Registry,
+		}),
 		unavailable: rate.Sometimes{Interval: time.Minute},
 	}
 }
+
+// Run serves the streams until ctx ends, and cuts those that are still open then. Drain ends them in good order before.
+func (a *API) Run(ctx context.Context) error { return a.streams.Run(ctx) }
 
 // Handler is the public surface, all of it.
 func (a *API) Handler() (http.Handler, error) {

@@ -117,16 +117,32 @@ func running(done int64) job.State {
 	return job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: done, Total: 10}}
 }
 
-func newAPI(authenticator Authenticator) *API {
+// newAPI is an API that runs in the bubble, until the test ends.
+func newAPI(t *testing.T, authenticator Authenticator, settings ...func(*Config)) *API {
+	t.Helper()
 	registry := prometheus.NewRegistry()
 	h := hub.New(registry)
 	h.Feed().SetTable(job.Table{IDType: job.IDUUID, Deleted: job.DeletedGone})
 	h.Feed().SetLive()
-	return New(Config{
+	c := Config{
 		Hub: h, Auth: authenticator,
 		PingInterval: 30 * time.Second, RecheckInterval: time.Hour, WriteTimeout: 10 * time.Second, MaxStreams: 1000, MaxStreamsPerAccount: 1000,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: registry,
+	}
+	for _, set := range settings {
+		set(&c)
+	}
+	a := New(c)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
+	return a
 }
 
 func ended(c <-chan struct{}) bool {
@@ -141,7 +157,7 @@ func ended(c <-chan struct{}) bool {
 
 func TestPingAfterSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAPI(until(time.Hour))
+		a := newAPI(t, until(time.Hour))
 		plain, _ := open(t, a, "")
 		asked, _ := open(t, a, "?heartbeat=1")
 		plain.take()
@@ -171,7 +187,7 @@ func TestPingAfterSilence(t *testing.T) {
 // Nobody is let in by credentials that ended while the stream waited for the job.
 func TestCredentialsThatExpireWhileTheJobIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAPI(until(time.Second))
+		a := newAPI(t, until(time.Second))
 		handler, err := a.Handler()
 		if err != nil {
 			t.Fatal(err)
@@ -196,22 +212,10 @@ func TestCredentialsThatExpireWhileTheJobIsWaitedFor(t *testing.T) {
 	})
 }
 
-// The pings of many streams do not go out together.
-func TestPingsAreSpread(t *testing.T) {
-	least, most := time.Hour, time.Duration(0)
-	for range 1000 {
-		d := silence(30 * time.Second)
-		least, most = min(least, d), max(most, d)
-	}
-	if least < 24*time.Second || most > 27*time.Second || most-least < 2*time.Second {
-		t.Errorf("pings leave after %s to %s", least, most)
-	}
-}
-
 // Some scanners hold back what comes first until there is more.
 func TestFirstBatchIsFollowedByAWriteOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, _ := open(t, newAPI(until(time.Hour)), "?heartbeat=1")
+		v, _ := open(t, newAPI(t, until(time.Hour)), "?heartbeat=1")
 		v.take()
 		if len(v.writes) != 2 || !strings.Contains(v.writes[0], `"status":"running"`) || v.writes[1] != ": ping\n\n" {
 			t.Errorf("writes %q", v.writes)
@@ -224,8 +228,7 @@ func TestFirstBatchIsFollowedByAWriteOfItsOwn(t *testing.T) {
 
 func TestStreamEndsAtItsAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAPI(until(time.Hour))
-		a.MaxStreamAge = time.Minute
+		a := newAPI(t, until(time.Hour), func(c *Config) { c.MaxStreamAge = time.Minute })
 		v, end := open(t, a, "")
 		time.Sleep(47 * time.Second)
 		if ended(end) {
@@ -244,7 +247,7 @@ func TestStreamEndsAtItsAge(t *testing.T) {
 
 func TestStreamEndsWithItsCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, end := open(t, newAPI(until(time.Hour)), "")
+		v, end := open(t, newAPI(t, until(time.Hour)), "")
 		time.Sleep(time.Hour - time.Second)
 		if ended(end) {
 			t.Error("the stream ended too early")
@@ -262,7 +265,7 @@ func TestStreamEndsWithItsCredentials(t *testing.T) {
 
 func TestViewerThatDoesNotReadIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAPI(until(time.Hour))
+		a := newAPI(t, until(time.Hour))
 		v, end := open(t, a, "")
 		v.take()
 		v.mu.Lock()
@@ -282,7 +285,7 @@ func TestViewerThatDoesNotReadIsCutOff(t *testing.T) {
 
 func TestSilentStreamHasNoDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, _ := open(t, newAPI(until(time.Hour)), "")
+		v, _ := open(t, newAPI(t, until(time.Hour)), "")
 		v.take()
 		if !v.deadline.IsZero() {
 			t.Errorf("the deadline of the last write is still set")
@@ -292,7 +295,7 @@ func TestSilentStreamHasNoDeadline(t *testing.T) {
 
 func TestDrainSpreadsTheEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAPI(until(time.Hour))
+		a := newAPI(t, until(time.Hour))
 		ends := make([]<-chan struct{}, 300)
 		for i := range ends {
 			_, ends[i] = open(t, a, "")
@@ -320,7 +323,7 @@ func TestDrainSpreadsTheEnds(t *testing.T) {
 
 func TestDrainEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAPI(until(time.Hour))
+		a := newAPI(t, until(time.Hour))
 		open(t, a, "")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -29,9 +29,19 @@ const finalPrefix = "final-"
 // Completed is the end of a job whose row is gone, where that means that it has succeeded.
 var Completed = Frame{ID: finalPrefix + "deleted", Data: sse.Data(job.Completed.Event())}
 
-// FinalID is the event id of an end in a state with this digest.
-func FinalID(digest []byte) string {
+// finalID is the event id of an end in a state with this digest.
+func finalID(digest []byte) string {
 	return finalPrefix + base64.RawURLEncoding.EncodeToString(digest[:12])
+}
+
+// FinalIDOf names the state in which these jobs have ended, the same on each server.
+func FinalIDOf(rows []job.Snapshot) string {
+	digest := sha256.New()
+	for _, r := range rows {
+		s := r.State
+		fmt.Fprintf(digest, "%q %q %v %q %q\n", r.ID, s.Status, s.Progress, s.Error, r.Run)
+	}
+	return finalID(digest.Sum(nil))
 }
 
 // IsFinal reports whether the event of this id was the last of a stream.
@@ -43,10 +53,10 @@ func (t *topic) eventID(version uint64) string {
 
 // finalID names the state that a job ended in. The caller holds mu.
 func (t *topic) finalID() string {
-	p := t.state.Progress
+	p := t.row.State.Progress
 	digest := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d %d %d %q %s",
-		t.id, t.state.Status, p.Done, p.Total, p.Succeeded, p.Failed, p.Message, t.state.Error))
-	return FinalID(digest[:])
+		t.id, t.row.State.Status, p.Done, p.Total, p.Succeeded, p.Failed, p.Message, t.row.State.Error))
+	return finalID(digest[:])
 }
 
 // Cursor is where a viewer stands that has last seen the event of this id; "" is a new viewer.
@@ -68,5 +78,5 @@ func (s *Subscriber) Seen(lastEventID string) bool {
 	t := s.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.state.Status.Terminal() && !t.gone && lastEventID == t.finalID()
+	return t.row.State.Status.Terminal() && !t.gone && lastEventID == t.finalID()
 }

@@ -124,9 +124,14 @@ func (h *Hub) join(id job.ID) (s *Subscriber, r *read, begun bool) {
 	return s, h.await(t), false
 }
 
-func (h *Hub) leave(t *topic) {
+func (h *Hub) leave(s *Subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	t := s.topic
 	t.subscribers--
 	if t.subscribers > 0 {
 		return

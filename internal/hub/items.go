@@ -26,6 +26,9 @@ func (t *topic) showItems(items []job.Item, all bool) {
 			old.item.Seq = item.Seq
 			continue
 		}
+		if t.items == nil {
+			t.items = make(map[string]*part)
+		}
 		t.items[item.ItemID] = t.put(old, part{data: data, item: &item})
 		if len(t.items) > MaxItems {
 			t.evictItem()

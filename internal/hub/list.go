@@ -8,10 +8,10 @@ import (
 	"jobprogress/internal/job"
 )
 
-// list is the jobs of an account, in order. It is read again and again while it has groups. Guarded by Hub.mu.
+// list is the jobs of an account, in order. It is read again and again while somebody looks at it. Guarded by Hub.mu.
 type list struct {
 	account string
-	groups  map[*Group]bool
+	lookers map[*List]bool
 	known   bool // it has been read
 	ids     []job.ID
 	leaving map[job.ID]bool // those of ids that were not in the last read
@@ -22,30 +22,55 @@ type list struct {
 	retryAt time.Time // not to be polled before, after a failure
 }
 
-// joinList makes the group one of an account's list, and returns the read that it must wait for.
-func (h *Hub) joinList(account string, g *Group) (*list, *read) {
+// List looks at an account's list.
+type List struct {
+	hub     *Hub
+	list    *list
+	watcher Watcher // guarded by Hub.mu
+}
+
+// joinList looks at an account's list, and returns the read that must be waited for.
+func (h *Hub) joinList(account string) (*List, *read) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := h.lists[account]
 	if l == nil {
-		l = &list{account: account, groups: make(map[*Group]bool)}
+		l = &list{account: account, lookers: make(map[*List]bool)}
 		h.lists[account] = l
 	}
-	l.groups[g] = true
+	looker := &List{hub: h, list: l}
+	l.lookers[looker] = true
 	if len(l.awaited) == 0 {
 		l.awaited = append(l.awaited, &read{done: make(chan struct{})})
 	}
 	l.wanted = true
 	h.wakeUp()
-	return l, l.awaited[0]
+	return looker, l.awaited[0]
 }
 
-func (h *Hub) leaveList(l *list, g *Group) {
+// Watch has the watcher woken with each change of the list from now on.
+func (l *List) Watch(w Watcher) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.watcher = w
+}
+
+// IDs are the jobs of the list, in order. Nobody may write to it.
+func (l *List) IDs() []job.ID {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	return l.list.ids
+}
+
+// Close ends it. It may be called more than once.
+func (l *List) Close() {
+	h := l.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if delete(l.groups, g); len(l.groups) == 0 && h.lists[l.account] == l {
-		delete(h.lists, l.account)
-		l.end(nil)
+	delete(l.list.lookers, l)
+	if len(l.list.lookers) == 0 && h.lists[l.list.account] == l.list {
+		delete(h.lists, l.list.account)
+		l.list.end(nil)
 	}
 }
 
@@ -136,8 +161,10 @@ func (f Feed) FinishLists(lists map[string][]job.ID) {
 		l.leaving, l.failed, l.retryAt = leaving, false, time.Time{}
 		if !l.known || !slices.Equal(l.ids, ids) {
 			l.known, l.ids = true, ids
-			for g := range l.groups {
-				g.mark("")
+			for looker := range l.lookers {
+				if looker.watcher != nil {
+					looker.watcher.Wake()
+				}
 			}
 		}
 		l.end(nil)

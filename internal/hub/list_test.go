@@ -19,7 +19,6 @@ func listOf(t *testing.T, h *Hub, account string, ids ...job.ID) *Group {
 		t.Fatalf("the lists of %q are read", got)
 	}
 	h.Feed().FinishLists(map[string][]job.ID{account: ids})
-	g.Adjust()
 	return g
 }
 
@@ -27,7 +26,10 @@ func listOf(t *testing.T, h *Hub, account string, ids ...job.ID) *Group {
 func TestAJobLeavesTheListAfterARead(t *testing.T) {
 	h := liveHub()
 	g := listOf(t, h, owner, jobA, otherJob)
-	poll := func(ids ...job.ID) (members, gone []job.ID) {
+	for _, id := range g.List.IDs() {
+		h.Join(id)
+	}
+	poll := func(ids ...job.ID) []job.ID {
 		t.Helper()
 		if !h.Feed().PollLists() {
 			t.Fatal("the poll before has not ended")
@@ -36,18 +38,56 @@ func TestAJobLeavesTheListAfterARead(t *testing.T) {
 			t.Error("a poll begins while one is under way")
 		}
 		h.Feed().FinishLists(map[string][]job.ID{h.Feed().BeginLists(10)[0]: ids})
-		return g.Adjust()
+		return g.List.IDs()
 	}
 	h.Feed().Begin(10) // the first reads of both
 	h.Feed().Finish([]job.Snapshot{{ID: jobA, Found: true, State: running(1)}, {ID: otherJob, Found: true, State: running(1)}}, "9:9:", every)
-	if members, gone := poll(otherJob); !slices.Equal(members, []job.ID{otherJob, jobA}) || gone != nil {
-		t.Errorf("members %v, gone %v", members, gone)
+	var woken waker
+	g.List.Watch(&woken)
+	if ids := poll(otherJob); !slices.Equal(ids, []job.ID{otherJob, jobA}) || woken != 1 {
+		t.Errorf("the list is %v, woken %d times", ids, woken)
 	}
 	if requests := h.Feed().Begin(10); len(requests) != 1 || requests[0].ID != jobA {
 		t.Errorf("read is %v, and not the job that leaves", requests)
 	}
-	if members, gone := poll(otherJob); !slices.Equal(members, []job.ID{otherJob}) || !slices.Equal(gone, []job.ID{jobA}) {
-		t.Errorf("members %v, gone %v", members, gone)
+	if ids := poll(otherJob); !slices.Equal(ids, []job.ID{otherJob}) || woken != 2 {
+		t.Errorf("the list is %v, woken %d times", ids, woken)
+	}
+	if poll(otherJob); woken != 2 {
+		t.Errorf("a list that is as before wakes its watcher")
+	}
+}
+
+// waker counts how often it is woken.
+type waker int
+
+func (w *waker) Wake() { *w++ }
+
+// A watcher is woken by each change, also by one of which nothing is sent, and not once its subscriber is closed.
+func TestWatcherIsWokenByChanges(t *testing.T) {
+	h := liveHub()
+	s := subscribe(t, h, row(running(1)))
+	var woken waker
+	s.Watch(&woken)
+	change(h, row(running(1)))
+	if woken != 0 {
+		t.Error("woken though nothing has changed")
+	}
+	change(h, row(running(2)))
+	other := running(2)
+	other.Account = "00000000-0000-4000-8000-0000000000cc"
+	change(h, row(other))
+	if woken != 2 {
+		t.Errorf("woken %d times by two changes", woken)
+	}
+	seen := s.Changes(Cursor{}).Cursor
+	if !s.Stands(seen) || s.Stands(Cursor{}) {
+		t.Error("who has seen everything does not stand where the topic is")
+	}
+	s.Close()
+	change(h, row(running(3)))
+	if woken != 2 {
+		t.Error("woken after the end")
 	}
 }
 
@@ -79,19 +119,17 @@ func TestAListThatFailedIsReadAlone(t *testing.T) {
 }
 
 // What a page shows from before is gone only when every job was read, and not there.
-func TestAGroupIsWholeWhenAllHaveBeenRead(t *testing.T) {
+func TestSubscriberKnowsWhetherItsJobHasBeenRead(t *testing.T) {
 	h := liveHub()
-	g := h.Group([]job.ID{jobA, otherJob})
-	defer g.Close()
-	for i := range 2 {
-		if g.Whole() {
-			t.Fatalf("it is whole after %d reads", i)
-		}
-		requests := h.Feed().Begin(1)
-		h.Feed().Finish([]job.Snapshot{{ID: requests[0].ID, Found: i == 0, State: running(1)}}, "9:9:", every)
+	s := h.Join(jobA)
+	defer s.Close()
+	if s.Known() {
+		t.Error("it is known before the read")
 	}
-	if !g.Whole() {
-		t.Error("it is not whole when all have been read")
+	h.Feed().Begin(1)
+	h.Feed().Finish([]job.Snapshot{{ID: jobA}}, "9:9:", every)
+	if !s.Known() {
+		t.Error("it is not known after the read")
 	}
 }
 

@@ -2,7 +2,7 @@ package hub
 
 import (
 	"context"
-	"sync"
+	"slices"
 	"time"
 
 	"jobprogress/internal/job"
@@ -11,14 +11,55 @@ import (
 
 // Subscriber looks at one topic. It holds no state of its own: the caller keeps the cursor.
 type Subscriber struct {
-	hub   *Hub
-	topic *topic
-	fresh bool // the row was read after Subscribe had been called
-	once  sync.Once
+	hub     *Hub
+	topic   *topic
+	watcher Watcher
+	fresh   bool // the row was read after Subscribe had been called
+	closed  bool // guarded by Hub.mu
+}
+
+// Watcher is woken when a topic has changed, or a list. Wake must not block, and must not call the hub.
+type Watcher interface{ Wake() }
+
+// Watch has the watcher woken with each change from now on. A Subscriber has one watcher at most.
+func (s *Subscriber) Watch(w Watcher) {
+	s.watcher = w
+	s.topic.mu.Lock()
+	defer s.topic.mu.Unlock()
+	s.topic.watchers = append(s.topic.watchers, w)
 }
 
 // Close ends the subscription. It may be called more than once.
-func (s *Subscriber) Close() { s.once.Do(func() { s.hub.leave(s.topic) }) }
+func (s *Subscriber) Close() {
+	if s.watcher != nil {
+		t := s.topic
+		t.mu.Lock()
+		t.watchers = slices.DeleteFunc(t.watchers, func(w Watcher) bool { return w == s.watcher })
+		t.mu.Unlock()
+		s.watcher = nil
+	}
+	s.hub.leave(s)
+}
+
+// ID is the job's.
+func (s *Subscriber) ID() job.ID { return s.topic.id }
+
+// Same reports whether both look at one topic. A job that was deleted and came to be again has another one.
+func (s *Subscriber) Same(other *Subscriber) bool { return s.topic == other.topic }
+
+// Known reports whether the job has been read, be it there or not.
+func (s *Subscriber) Known() bool {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.topic.seen != ""
+}
+
+// Stands reports whether a viewer who stands there has seen all that there is.
+func (s *Subscriber) Stands(c Cursor) bool {
+	s.topic.mu.Lock()
+	defer s.topic.mu.Unlock()
+	return c.version == s.topic.version
+}
 
 // Refresh has the row read, and waits for that, unless it was read after Subscribe had been called: what ends a
 // client for good must not be said of a row that has changed a moment ago. It fails as Subscribe does.
@@ -42,7 +83,10 @@ func (s *Subscriber) Owner() (account string, found bool, changed <-chan struct{
 	t := s.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.state.Account, t.shown && !t.gone, t.changed
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.row.State.Account, t.shown && !t.gone, t.changed
 }
 
 // Picture is all that there is to see of a job now.
@@ -61,7 +105,6 @@ func (s *Subscriber) Picture() Picture {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := Picture{Row: t.row, Deleted: t.gone, Cursor: Cursor{version: t.version}, End: t.end()}
-	p.Row.State = t.state
 	p.Found = t.shown && !t.removed
 	for _, part := range t.parts {
 		if part.item != nil {
@@ -71,16 +114,21 @@ func (s *Subscriber) Picture() Picture {
 	return p
 }
 
+// Row is the job as it was read last, without items.
+func (s *Subscriber) Row() job.Snapshot {
+	s.topic.mu.Lock()
+	defer s.topic.mu.Unlock()
+	return s.topic.row
+}
+
 // Batch is what a viewer has not seen yet.
 type Batch struct {
 	Frames  []Frame
-	Cursor  Cursor          // to ask with next time
-	Account string          // the job's owner now; "" when it has none
-	End     End             // whether more is to come
-	Row     job.Snapshot    // without items
-	Deleted bool            // the row was there, and is not any more; nothing will change
-	Removed bool            // and that does not mean that the job has succeeded
-	Changed <-chan struct{} // closed when there is more than this batch
+	Cursor  Cursor // to ask with next time
+	Account string // the job's owner now; "" when it has none
+	End     End    // whether more is to come
+	Deleted bool   // the row was there, and is not any more; nothing will change
+	Removed bool   // and that does not mean that the job has succeeded
 }
 
 // Frame is an event: its id, and its data line, which all viewers share and nobody may write to.
@@ -105,8 +153,7 @@ func (s *Subscriber) Changes(cursor Cursor) Batch {
 	t := s.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := Batch{Cursor: Cursor{version: t.version}, Account: t.state.Account, Changed: t.changed, End: t.end(), Row: t.row, Deleted: t.gone, Removed: t.removed}
-	b.Row.State = t.state
+	b := Batch{Cursor: Cursor{version: t.version}, Account: t.row.State.Account, End: t.end(), Deleted: t.gone, Removed: t.removed}
 	parts := t.since(cursor)
 	b.Frames = make([]Frame, len(parts))
 
@@ -174,7 +221,7 @@ func whole(p *part, foreign bool, blank []byte) *part {
 // end says what follows what there is now. The caller holds mu.
 func (t *topic) end() End {
 	switch {
-	case t.state.Status.Terminal():
+	case t.row.State.Status.Terminal():
 		return Final
 	case t.gone:
 		return Gone
@@ -185,7 +232,7 @@ func (t *topic) end() End {
 // last is the part after which a stream ends, or nil. The caller holds mu.
 func (t *topic) last() *part {
 	switch {
-	case t.state.Status.Terminal():
+	case t.row.State.Status.Terminal():
 		return t.status
 	case t.gone:
 		return t.message

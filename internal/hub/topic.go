@@ -32,21 +32,20 @@ type topic struct {
 	failures    int       // reads that failed since the last one that did not
 	retryAt     time.Time // not to be read before, after a failure
 
-	mu      sync.Mutex
-	version uint64
-	parts   []*part       // by version
-	changed chan struct{} // closed with each new version
-	groups  map[*Group]bool
-	encoded prometheus.Counter
-	shown   bool // state is a row's
-	gone    bool // the row was deleted; final
-	removed bool // and that does not mean that the job has succeeded
-	state   job.State
-	row     job.Snapshot // the last that was found, without its items
-	heard   time.Time    // when the change that is being applied was notified
+	mu       sync.Mutex
+	version  uint64        // grows with each change
+	parts    []*part       // by version
+	changed  chan struct{} // closed with the next change; nil when nobody waits for it
+	watchers []Watcher     // woken with each change
+	encoded  prometheus.Counter
+	shown    bool         // row is one
+	gone     bool         // the row was deleted; final
+	removed  bool         // and that does not mean that the job has succeeded
+	row      job.Snapshot // the last that was found, without its items
+	heard    time.Time    // when the change that is being applied was notified
 
-	progress, status, message *part // in parts, or nil
-	items                     map[string]*part
+	progress, status, message *part            // in parts, or nil
+	items                     map[string]*part // nil while there are none
 }
 
 // part is one thing that viewers see, with the version at which it last changed.
@@ -66,9 +65,7 @@ func newTopic(id job.ID, bucket byte, encoded prometheus.Counter) *topic {
 		id:      id,
 		bucket:  bucket,
 		tag:     hex.EncodeToString(random),
-		changed: make(chan struct{}),
 		encoded: encoded,
-		items:   make(map[string]*part),
 	}
 }
 
@@ -77,7 +74,7 @@ func newTopic(id job.ID, bucket byte, encoded prometheus.Counter) *topic {
 func (t *topic) current() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.shown && !t.gone && !t.state.Status.Terminal()
+	return t.shown && !t.gone && !t.row.State.Status.Terminal()
 }
 
 // found reports whether there is a row to show.
@@ -99,33 +96,37 @@ func (t *topic) deleted() bool {
 func (t *topic) apply(s job.Snapshot, heard time.Time, deleted job.Deleted) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	version, account, gone := t.version, t.state.Account, t.gone
+	version, account, gone := t.version, t.row.State.Account, t.gone
 	t.heard = heard
 	switch {
 	case s.Found:
 		t.showItems(s.Items, s.AllItems)
 		t.show(s.State)
-		t.row = s
-		t.row.Items = nil
+		t.row, t.row.Items = s, nil
 	case t.shown:
 		t.vanish(deleted)
 	}
-	changed = t.version != version || t.state.Account != account || t.gone != gone
-	if changed {
-		close(t.changed)
-		t.changed = make(chan struct{})
-		for g := range t.groups {
-			g.mark(t.id)
-		}
+	if t.row.State.Account != account || t.gone != gone {
+		t.version++ // what is not sent counts too: it may end a stream
 	}
-	return changed
+	if t.version == version {
+		return false
+	}
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+	for _, w := range t.watchers {
+		w.Wake()
+	}
+	return true
 }
 
 // show makes s what viewers see. Parts get their versions in the order in which they are sent: the status of an ended
 // job last. The caller holds mu.
 func (t *topic) show(s job.State) {
-	old := t.state
-	t.state, t.shown = s, true
+	old := t.row.State
+	t.row.State, t.shown = s, true
 	if s.Progress != old.Progress {
 		t.progress = t.put(t.progress, part{data: sse.Data(s.Progress.Event()), blank: s.Progress.Total == 0 && s.Progress.Message == ""})
 	}
@@ -149,10 +150,10 @@ func (t *topic) show(s job.State) {
 func (t *topic) vanish(deleted job.Deleted) {
 	t.gone, t.removed = true, deleted != job.DeletedCompleted
 	switch {
-	case t.state.Status.Terminal(): // that is the last to see
+	case t.row.State.Status.Terminal(): // that is the last to see
 		return
 	case deleted == job.DeletedCompleted:
-		s := t.state
+		s := t.row.State
 		s.Status, s.Error = job.Completed, ""
 		t.show(s)
 		return

@@ -1,0 +1,104 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// handler is the sink of a stream whose connection stays with net/http: the goroutine of its request writes.
+type handler struct {
+	loop    *loop
+	stream  *stream
+	out     chan []byte
+	closed  bool         // out; belongs to the loop
+	unsent  atomic.Int32 // texts that were not written yet
+	waiting atomic.Bool  // the loop has found that there are some, and wants to know when there are none
+}
+
+// queued is how many texts may wait: the first batch and the comment after it.
+const queued = 2
+
+// serveHandler serves a stream until it ends.
+func serveHandler(w http.ResponseWriter, r *http.Request, l *loop, s *stream) {
+	h := &handler{loop: l, stream: s, out: make(chan []byte, queued)}
+	if !l.do(func() { l.open(s, h) }) {
+		l.abandon(s, endDrained)
+		return
+	}
+	defer s.release()
+	if why := h.copy(r.Context(), w); why != 0 {
+		l.do(func() { l.end(s, why, false) })
+		for range h.out { // until the loop has ended it
+		}
+	}
+}
+
+// copy writes what the stream says. It returns why that is over; 0 is that the stream has ended.
+func (h *handler) copy(ctx context.Context, w http.ResponseWriter) end {
+	control := http.NewResponseController(w)
+	timeout := h.loop.set.config.WriteTimeout
+	for {
+		select {
+		case b, ok := <-h.out:
+			// The deadline is for this write only, or the end of the answer: HTTP/2 ends a silent stream when one passes.
+			deadline := time.Now().Add(timeout)
+			err := control.SetWriteDeadline(deadline)
+			if !ok {
+				return 0
+			}
+			if err == nil {
+				_, err = w.Write(b)
+			}
+			if err == nil {
+				err = control.Flush()
+			}
+			if err == nil {
+				err = control.SetWriteDeadline(time.Time{})
+			}
+			switch {
+			case err == nil:
+			case errors.Is(err, os.ErrDeadlineExceeded), !time.Now().Before(deadline): // HTTP/2 says only that the stream is closed
+				return endStalled
+			default:
+				return endClient
+			}
+			if h.unsent.Add(-1) == 0 && h.waiting.CompareAndSwap(true, false) {
+				h.loop.do(func() { h.loop.advance(h.stream) })
+			}
+		case <-ctx.Done():
+			return endClient
+		}
+	}
+}
+
+func (h *handler) full() bool {
+	if h.unsent.Load() == 0 {
+		return false
+	}
+	h.waiting.Store(true)
+	return h.unsent.Load() > 0 || !h.waiting.CompareAndSwap(true, false)
+}
+
+func (h *handler) write(t text, shared bool) error {
+	b := t.bytes()
+	if !shared {
+		b = bytes.Clone(b)
+	}
+	h.unsent.Add(1)
+	h.out <- b // there is room: nobody writes to a full sink but the comment after the first batch
+	return nil
+}
+
+func (h *handler) finish() {
+	if !h.closed {
+		h.closed = true
+		close(h.out)
+	}
+}
+
+func (h *handler) cut() { h.finish() } // a write that hangs has a deadline

@@ -1,0 +1,57 @@
+package stream
+
+// ring is entries that are swept: looked at one after another, some at a time.
+type ring[T placed] struct {
+	entries []T
+	next    int // to be looked at
+	left    int // to look at before the sweep is done
+}
+
+// placed is an entry that knows its place in a ring.
+type placed interface {
+	comparable
+	place() *int32
+}
+
+func (r *ring[T]) add(entry T) {
+	*entry.place() = int32(len(r.entries))
+	r.entries = append(r.entries, entry)
+}
+
+// remove puts the last entry into the place of the one that goes. A sweep under way begins anew, for that one may be looked
+// at no more.
+func (r *ring[T]) remove(entry T) {
+	at, last := *entry.place(), len(r.entries)-1
+	moved := r.entries[last]
+	r.entries[at] = moved
+	*moved.place() = at
+	var none T
+	r.entries[last] = none
+	r.entries = r.entries[:last]
+	if r.left > 0 {
+		r.left = len(r.entries)
+	}
+}
+
+// restart has all entries looked at from now on. It reports whether the sweep before was done.
+func (r *ring[T]) restart() (wasDone bool) {
+	wasDone = r.left == 0
+	r.left = len(r.entries)
+	return wasDone && r.left > 0
+}
+
+// sweep looks at most so many entries, and reports whether it is through. look may remove the entry.
+func (r *ring[T]) sweep(most int, look func(T)) (done bool) {
+	for ; most > 0 && r.left > 0; most-- {
+		if r.next >= len(r.entries) {
+			r.next = 0
+		}
+		entry := r.entries[r.next]
+		r.left--
+		look(entry)
+		if r.next < len(r.entries) && r.entries[r.next] == entry {
+			r.next++
+		}
+	}
+	return r.left == 0
+}

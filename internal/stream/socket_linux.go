@@ -1,0 +1,213 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is the sink of a stream that has taken its connection over from net/http: a file descriptor, and what the kernel
+// has not taken yet.
+type socket struct {
+	loop   *loop
+	stream *stream
+	fd     int    // -1 when it is closed
+	use    int32  // which use of the descriptor this is: the poller may tell of one before
+	head   []byte // of the answer, until it is written
+	rest   []byte // of what was written
+	last   bool   // the answer ends with rest
+}
+
+// takeOver serves a stream over the socket of its request, unless that can't be: HTTP/2 and TLS are more than bytes, and
+// HTTP/1.0 has no chunks. net/http gives back all that it holds.
+func takeOver(w http.ResponseWriter, r *http.Request, l *loop, s *stream) bool {
+	if _, tcp := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); !tcp || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 {
+		return false
+	}
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return false
+	}
+	defer conn.Close() // and the descriptor is the socket's
+	fd, err := duplicate(conn)
+	if err != nil {
+		l.abandon(s, endClient)
+		return true
+	}
+	out := &socket{loop: l, stream: s, fd: fd, head: head(w.Header())}
+	if !l.do(func() { l.openSocket(s, out) }) {
+		unix.Close(fd)
+		l.abandon(s, endDrained)
+	}
+	return true
+}
+
+// duplicate returns a descriptor of the connection that is not Go's: net closes its own.
+func duplicate(conn net.Conn) (fd int, err error) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("%T has no descriptor", conn)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	controlErr := raw.Control(func(original uintptr) {
+		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	return fd, errors.Join(err, controlErr)
+}
+
+// head is the head of the answer. The connection is not used again.
+func head(header http.Header) []byte {
+	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	header.Set("Transfer-Encoding", "chunked")
+	header.Set("Connection", "close")
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 200 OK\r\n")
+	header.Write(&b) // to memory
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+const (
+	lastChunk = "0\r\n\r\n"
+	// lingerTime is how long a client may take to close its side after the end. Closed before it has read that, it might
+	// never see it.
+	lingerTime = time.Second
+)
+
+func (l *loop) openSocket(s *stream, out *socket) {
+	err := l.startPoller()
+	if err == nil {
+		err = l.poller.add(out)
+	}
+	if err != nil {
+		l.set.config.Log.Error("stream refused", "error", err)
+		unix.Close(out.fd)
+		l.abandon(s, endClient)
+		return
+	}
+	l.open(s, out)
+}
+
+func (c *socket) full() bool { return len(c.rest) > 0 }
+
+func (c *socket) write(t text, shared bool) error {
+	b := t.chunk
+	if c.head != nil {
+		b, shared, c.head = append(c.head, b...), true, nil
+	}
+	if len(c.rest) > 0 {
+		c.rest = slices.Concat(c.rest, b)
+		return nil
+	}
+	return c.send(b, shared)
+}
+
+// send gives the kernel what it takes.
+func (c *socket) send(b []byte, shared bool) error {
+	n, err := unix.Write(c.fd, b)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Write(c.fd, b)
+	}
+	switch {
+	case err != nil && !errors.Is(err, unix.EAGAIN):
+		return err
+	case n == len(b):
+		c.rest = nil
+		return nil
+	}
+	if c.rest = b[max(n, 0):]; !shared {
+		c.rest = bytes.Clone(c.rest)
+	}
+	if c.stream.cutAt == never {
+		c.stream.cutAt = c.loop.now + c.loop.set.config.WriteTimeout
+		c.loop.lookAgain(c.stream)
+		return c.loop.poller.awaitWritable(c)
+	}
+	return nil
+}
+
+// writable goes on with the rest.
+func (c *socket) writable() {
+	if len(c.rest) == 0 {
+		return
+	}
+	if err := c.send(c.rest, true); err != nil {
+		c.lost()
+		return
+	}
+	if len(c.rest) > 0 {
+		return
+	}
+	c.stream.cutAt = never
+	if c.last {
+		c.linger()
+		return
+	}
+	c.loop.advance(c.stream)
+}
+
+// lost is that the viewer left.
+func (c *socket) lost() {
+	c.loop.end(c.stream, endClient, false)
+	c.cut()
+}
+
+func (c *socket) finish() {
+	c.last = true
+	if len(c.rest) > 0 {
+		c.rest = slices.Concat(c.rest, []byte(lastChunk))
+		return
+	}
+	if err := c.send([]byte(lastChunk), true); err != nil {
+		c.cut()
+		return
+	}
+	if len(c.rest) == 0 {
+		c.linger()
+	}
+}
+
+// linger waits until the client has closed its side, too.
+func (c *socket) linger() {
+	c.release()
+	unix.Shutdown(c.fd, unix.SHUT_WR)
+	c.stream.cutAt = c.loop.now + lingerTime
+	c.loop.wheel.add(c.stream, c.stream.cutAt)
+}
+
+func (c *socket) cut() {
+	if c.fd < 0 {
+		return
+	}
+	c.loop.poller.remove(c)
+	unix.Close(c.fd)
+	c.fd = -1
+	c.release()
+}
+
+// release gives the stream's place back.
+func (c *socket) release() {
+	if c.stream.release != nil {
+		c.stream.release()
+		c.stream.release = nil
+	}
+}
+
+// read passes over what a viewer sends, which nobody asked for, and finds out whether it has left.
+func (c *socket) read(buffer []byte) {
+	n, err := unix.Read(c.fd, buffer)
+	if n > 0 || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		return
+	}
+	c.lost()
+}
