@@ -153,7 +153,7 @@ func (r *running) counts(text string) {
 func sent(w *hub.Subscriber, want string, within time.Duration) bool {
 	timeout := time.After(within)
 	for {
-		_, _, changed := w.Owner()
+		changed := w.Changed()
 		for _, f := range w.Changes(hub.Cursor{}).Frames {
 			if strings.Contains(string(f.Data), want) {
 				return true

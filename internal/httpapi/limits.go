@@ -14,38 +14,53 @@ type limits struct {
 
 	mu       sync.Mutex
 	open     int
-	accounts map[string]int // none is 0
-	empty    chan struct{}  // closed when open becomes 0; nil when nobody asked
+	accounts map[string]*account
+	empty    chan struct{} // closed when open becomes 0; nil when nobody asked
+}
+
+// account is one that has streams open.
+type account struct {
+	name string
+	open int
 }
 
 func newLimits(max, maxPerAccount int) *limits {
-	return &limits{max: max, maxPerAccount: maxPerAccount, accounts: make(map[string]int)}
+	return &limits{max: max, maxPerAccount: maxPerAccount, accounts: make(map[string]*account)}
 }
 
-// acquire takes a place for a stream, or fails with errOverCapacity or errTooManyStreams. release gives it back.
-func (l *limits) acquire(v auth.Viewer) (release func(), err error) {
+// acquire takes a place for a stream, or fails with errOverCapacity or errTooManyStreams. It returns the account's name, which
+// all streams of the account share.
+func (l *limits) acquire(v auth.Viewer) (name string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= l.max {
-		return nil, errOverCapacity
-	}
-	if !v.Anyone && l.accounts[v.Account] >= l.maxPerAccount {
-		return nil, errTooManyStreams
+	a := l.accounts[v.Account]
+	switch {
+	case l.open >= l.max:
+		return "", errOverCapacity
+	case a == nil:
+		a = &account{name: v.Account}
+		l.accounts[v.Account] = a
+	case !v.Anyone && a.open >= l.maxPerAccount:
+		return "", errTooManyStreams
 	}
 	l.open++
-	l.accounts[v.Account]++
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.open--
-		if l.accounts[v.Account]--; l.accounts[v.Account] == 0 {
-			delete(l.accounts, v.Account)
-		}
-		if l.open == 0 && l.empty != nil {
-			close(l.empty)
-			l.empty = nil
-		}
-	}, nil
+	a.open++
+	return a.name, nil
+}
+
+// release gives a place back.
+func (l *limits) release(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	a := l.accounts[name]
+	if a.open--; a.open == 0 {
+		delete(l.accounts, name)
+	}
+	if l.open == 0 && l.empty != nil {
+		close(l.empty)
+		l.empty = nil
+	}
 }
 
 // idle is closed as soon as no stream is open.

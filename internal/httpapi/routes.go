@@ -65,10 +65,11 @@ type API struct {
 
 // New makes an API.
 func New(c Config) *API {
+	limits := newLimits(c.MaxStreams, c.MaxStreamsPerAccount)
 	return &API{
 		Config:   c,
 		metrics:  newMetrics(c.Registry),
-		limits:   newLimits(c.MaxStreams, c.MaxStreamsPerAccount),
+		limits:   limits,
 		draining: make(chan struct{}),
 		streams: stream.New(stream.Config{
 			Hub:             c.Hub,
@@ -76,6 +77,7 @@ func New(c Config) *API {
 			RecheckInterval: c.RecheckInterval,
 			WriteTimeout:    c.WriteTimeout,
 			MaxAge:          c.MaxStreamAge,
+			Release:         limits.release,
 			Log:             c.Log,
 			Registry:        c.Registry,
 		}),

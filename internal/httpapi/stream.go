@@ -35,21 +35,21 @@ func (a *API) serveStream(w http.ResponseWriter, r *http.Request, viewer auth.Vi
 		return errDraining
 	default:
 	}
-	release, err := a.limits.acquire(viewer)
+	account, err := a.limits.acquire(viewer)
 	if err != nil {
 		return err
 	}
+	viewer.Account = account
 	http.NewResponseController(w).SetWriteDeadline(time.Time{}) // until there is something to write
 	jobs, err := open()
 	if err != nil || jobs == nil {
-		release()
+		a.limits.release(account)
 		return err
 	}
 	a.streams.Serve(w, r, stream.Request{
 		Viewer:    viewer,
 		Jobs:      jobs,
 		Heartbeat: r.URL.Query().Get("heartbeat") == "1",
-		Release:   release,
 	})
 	return nil
 }
@@ -72,7 +72,7 @@ func (a *API) oneJob(w http.ResponseWriter, r *http.Request, viewer auth.Viewer,
 			subscriber.Close()
 			return nil, err
 		}
-		switch account, found, _ := subscriber.Owner(); {
+		switch account, found := subscriber.Owner(); {
 		case !found && table.Deleted == job.DeletedCompleted: // since a moment ago
 			subscriber.Close()
 			a.sayCompleted(w, lastEventID)
@@ -136,17 +136,24 @@ func (a *API) subscribe(ctx context.Context, id job.ID, viewer auth.Viewer) (*hu
 		if last {
 			err = refresh(ctx, subscriber) // whom we send away never comes back
 		}
-		account, found, news := subscriber.Owner()
-		if err == nil && found && viewer.Owns(account) {
+		owned := func() bool {
+			account, found := subscriber.Owner()
+			return found && viewer.Owns(account)
+		}
+		switch {
+		case err != nil:
+		case owned():
 			if viewer.Expires.IsZero() || time.Now().Before(viewer.Expires) {
 				return subscriber, nil
 			}
 			err = errExpired
-		}
-		if err == nil && last {
+		case last:
 			err = errJobNotFound
-		}
-		if err == nil {
+		default:
+			news := subscriber.Changed()
+			if owned() {
+				break // since a moment ago
+			}
 			select {
 			case <-news:
 			case <-deadline.C:

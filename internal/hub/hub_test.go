@@ -290,7 +290,8 @@ func TestJobThatIsNotThereIsWaitedForAndNotRemembered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, found, news := s.Owner()
+	news := s.Changed()
+	_, found := s.Owner()
 	if found || !h.Feed().Buckets()[job.IDUUID.Bucket(jobA)] {
 		t.Errorf("found %v, and its bucket is wanted: %v", found, h.Feed().Buckets()[job.IDUUID.Bucket(jobA)])
 	}
@@ -300,7 +301,7 @@ func TestJobThatIsNotThereIsWaitedForAndNotRemembered(t *testing.T) {
 	default:
 		t.Error("its insert is no news")
 	}
-	if account, found, _ := s.Owner(); !found || account != owner {
+	if account, found := s.Owner(); !found || account != owner {
 		t.Errorf("after its insert: %v, of %q", found, account)
 	}
 	change(h, gone)

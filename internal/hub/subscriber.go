@@ -77,16 +77,22 @@ func (s *Subscriber) Refresh(ctx context.Context) error {
 	return read.wait(ctx)
 }
 
-// Owner is the job's account, "" if it has none; found reports whether there is such a job. changed is closed when there is
-// news of it. A Subscriber of a job that was deleted hears no more.
-func (s *Subscriber) Owner() (account string, found bool, changed <-chan struct{}) {
+// Owner is the job's account, "" if it has none; found reports whether there is such a job.
+func (s *Subscriber) Owner() (account string, found bool) {
+	s.topic.mu.Lock()
+	defer s.topic.mu.Unlock()
+	return s.topic.row.State.Account, s.topic.shown && !s.topic.gone
+}
+
+// Changed is closed with the next change. A Subscriber of a job that was deleted hears no more.
+func (s *Subscriber) Changed() <-chan struct{} {
 	t := s.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.changed == nil {
 		t.changed = make(chan struct{})
 	}
-	return t.row.State.Account, t.shown && !t.gone, t.changed
+	return t.changed
 }
 
 // Picture is all that there is to see of a job now.

@@ -24,13 +24,13 @@ type handler struct {
 const queued = 2
 
 // serveHandler serves a stream until it ends.
-func serveHandler(w http.ResponseWriter, r *http.Request, l *loop, s *stream) {
+func serveHandler(w http.ResponseWriter, r *http.Request, l *loop, s *stream, expires time.Time) {
 	h := &handler{loop: l, stream: s, out: make(chan []byte, queued)}
-	if !l.do(func() { l.open(s, h) }) {
+	if !l.do(func() { l.open(s, expires, h) }) {
 		l.abandon(s, endDrained)
 		return
 	}
-	defer s.release()
+	defer l.release(s)
 	if why := h.copy(r.Context(), w); why != 0 {
 		l.do(func() { l.end(s, why, false) })
 		for range h.out { // until the loop has ended it

@@ -156,13 +156,12 @@ func (l *loop) restart(r restarter, s sweeper) {
 // sweep looks at all streams: the bus is degraded, or live again.
 func (l *loop) sweep(_ *loop, most int) (done bool) { return l.streams.sweep(most, l.advance) }
 
-// open begins a stream.
-func (l *loop) open(s *stream, out sink) {
+// open begins a stream, whose credentials end at that time, if they do.
+func (l *loop) open(s *stream, expires time.Time, out sink) {
 	s.sink = out
-	s.cutAt, s.recheckAt = never, never
-	s.endAt, s.endWhy = never, endExpired
-	if !s.viewer.Expires.IsZero() {
-		s.endAt = s.viewer.Expires.Sub(l.began)
+	s.cutAt, s.recheckAt, s.endAt = never, never, never
+	if !expires.IsZero() {
+		s.endBy(expires.Sub(l.began), endExpired)
 	}
 	if age := l.set.config.MaxAge; age > 0 {
 		s.endBy(l.now+jitter(age), endAged)
@@ -170,7 +169,7 @@ func (l *loop) open(s *stream, out sink) {
 	if l.draining {
 		s.endBy(l.now+rand.N(l.spread+1), endDrained)
 	}
-	if s.viewer.Recheck != nil {
+	if s.recheck != nil {
 		s.recheckAt = l.now + jitter(l.set.config.RecheckInterval)
 	}
 	l.streams.add(s)

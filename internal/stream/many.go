@@ -142,7 +142,7 @@ func (m *member) show(l *loop, s *stream, out *output) {
 		if now.Deleted {
 			l.renew(m)
 		}
-		if !now.Found || now.Deleted || !s.viewer.Owns(now.Row.State.Account) {
+		if !now.Found || now.Deleted || !s.owns(now.Row.State.Account) {
 			return
 		}
 		m.shown, m.ended, m.deleted = true, now.End == hub.Final, false
@@ -157,7 +157,7 @@ func (m *member) show(l *loop, s *stream, out *output) {
 	if news.Deleted {
 		l.renew(m)
 	}
-	if news.Removed || !s.viewer.Owns(news.Account) {
+	if news.Removed || !s.owns(news.Account) {
 		m.remove(out)
 		return
 	}

@@ -21,7 +21,7 @@ func (o *oneJob) open(l *loop, s *stream) {
 
 func (o *oneJob) next(l *loop, s *stream) (*batch, end) {
 	b := l.batches.of(l, o.watch, o.cursor)
-	if !s.viewer.Owns(b.account) {
+	if !s.owns(b.account) {
 		return nil, endNotOwner
 	}
 	o.cursor = b.to

@@ -26,6 +26,8 @@ type Config struct {
 	WriteTimeout    time.Duration // after which a viewer that does not read is cut off
 	MaxAge          time.Duration // after which a stream ends and its viewer comes back; 0 is never
 
+	Release func(account string) // gives a stream's place back
+
 	Log      *slog.Logger
 	Registry prometheus.Registerer
 }
@@ -68,26 +70,28 @@ func (s *Set) Drain(spread time.Duration) {
 type Request struct {
 	Viewer    auth.Viewer
 	Jobs      Source
-	Heartbeat bool   // it wants named events: heartbeat and bus
-	Release   func() // gives its place back
+	Heartbeat bool // it wants named events: heartbeat and bus
 }
 
 // Serve answers a request with a stream. It returns when net/http has nothing more to do for it: at once where the socket is
-// taken over, else at the end of the stream. Source and place of the request are released when the stream has ended.
+// taken over, else at the end of the stream. Config.Release is called when the stream has ended.
 func (s *Set) Serve(w http.ResponseWriter, r *http.Request, request Request) {
 	SetHeader(w.Header())
 	l := s.loops[s.next.Add(1)%uint64(len(s.loops))]
+	viewer := request.Viewer
 	one := &stream{
 		source:  request.Jobs,
-		viewer:  request.Viewer,
-		release: request.Release,
+		account: viewer.Account,
+		anyone:  viewer.Anyone,
+		recheck: viewer.Recheck,
 		named:   request.Heartbeat,
 		live:    true,
+		placed:  true,
 	}
 	s.metrics.opened.Inc()
 	s.metrics.open.Inc()
-	if !takeOver(w, r, l, one) {
-		serveHandler(w, r, l, one)
+	if !takeOver(w, r, l, one, viewer.Expires) {
+		serveHandler(w, r, l, one, viewer.Expires)
 	}
 }
 
@@ -95,7 +99,7 @@ func (s *Set) Serve(w http.ResponseWriter, r *http.Request, request Request) {
 func (l *loop) abandon(s *stream, why end) {
 	s.source.close(l)
 	l.set.metrics.end(why)
-	s.release()
+	l.release(s)
 }
 
 // SetHeader sets the header of a stream.

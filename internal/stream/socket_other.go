@@ -2,11 +2,14 @@
 
 package stream
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // poller tells of sockets, on Linux.
 type poller struct{}
 
-func takeOver(http.ResponseWriter, *http.Request, *loop, *stream) bool { return false }
+func takeOver(http.ResponseWriter, *http.Request, *loop, *stream, time.Time) bool { return false }
 
 func (*poller) close() {}

@@ -15,11 +15,11 @@ import (
 type stream struct {
 	sink    sink
 	source  Source
-	viewer  auth.Viewer
-	release func()
+	account string // the viewer's
+	recheck func(context.Context) (auth.Viewer, error)
 
-	index   int32 // in loop.streams
 	dueTick int64 // when the wheel has it; 0 is not at all
+	index   int32 // in loop.streams
 
 	wroteAt   time.Duration // the last write
 	cutAt     time.Duration // when the viewer is cut off if it has not taken what was written
@@ -27,10 +27,17 @@ type stream struct {
 	recheckAt time.Duration
 	endWhy    end
 
+	anyone bool // authentication is off
 	named  bool // wants named events: heartbeat and bus
 	live   bool // what it was sent of the bus; silence means live
 	begun  bool // it was sent its first batch
 	closed bool // it ended, and only the end of its answer may be on the way
+	placed bool // it takes one of the places for streams
+}
+
+// owns reports whether the viewer may see the jobs of an account.
+func (s *stream) owns(account string) bool {
+	return auth.Viewer{Account: s.account, Anyone: s.anyone}.Owns(account)
 }
 
 func (s *stream) place() *int32 { return &s.index }
@@ -85,6 +92,14 @@ type sink interface {
 	// finish ends the answer after what was written, and cut now. Either releases the stream in the end.
 	finish()
 	cut()
+}
+
+// release gives the place of a stream back.
+func (l *loop) release(s *stream) {
+	if s.placed {
+		s.placed = false
+		l.set.config.Release(s.account)
+	}
 }
 
 // How long a viewer waits before it comes back: after a cut, when all do so at once, and after an end of the server's own
@@ -210,8 +225,8 @@ func (l *loop) recheck(s *stream) {
 	l.rechecks.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, recheckTimeout)
 		defer cancel()
-		viewer, err := s.viewer.Recheck(ctx)
-		revoked := errors.Is(err, auth.ErrInvalid) || errors.Is(err, auth.ErrMissing) || err == nil && viewer.Account != s.viewer.Account
+		viewer, err := s.recheck(ctx)
+		revoked := errors.Is(err, auth.ErrInvalid) || errors.Is(err, auth.ErrMissing) || err == nil && viewer.Account != s.account
 		l.do(func() {
 			switch {
 			case s.closed:
