@@ -206,44 +206,45 @@ func TestLameDuck(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	s := serveForTest(t, pgtest.New(t), "--drain-timeout", "5s")
-	id := s.insert()
-	var streams []*stream
-	for range 20 {
-		st := s.open(streamOf(id))
-		st.until("running")
-		streams = append(streams, st)
-	}
-	s.stop()
-	s.eventually("draining", func() bool {
-		response, _ := s.get("/readyz")
-		return response.StatusCode == http.StatusServiceUnavailable
-	})
-	if response, body := s.get(streamOf(id), "Accept: text/event-stream"); response.StatusCode != http.StatusOK || !strings.Contains(body, ": draining\n") {
-		t.Errorf("a new EventSource is told %s %q", response.Status, body)
-	}
-	if response, body := s.get(streamOf(id)); response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, `"draining"`) {
-		t.Errorf("another client is told %s %s", response.Status, body)
-	}
-	// Those that are still open hear what happens.
-	s.progress(id, 7)
-	told, first, last := 0, time.Time{}, time.Time{}
-	for _, st := range streams {
-		st.ends()
-		for len(st.blocks) > 0 {
-			if b := <-st.blocks; strings.Contains(b, doneEvent(7)) {
-				told++
+	eachWay(t, func(t *testing.T, s *server) {
+		id := s.insert()
+		var streams []*stream
+		for range 20 {
+			st := s.open(streamOf(id))
+			st.until("running")
+			streams = append(streams, st)
+		}
+		s.stop()
+		s.eventually("draining", func() bool {
+			response, _ := s.get("/readyz")
+			return response.StatusCode == http.StatusServiceUnavailable
+		})
+		if response, body := s.get(streamOf(id), "Accept: text/event-stream"); response.StatusCode != http.StatusOK || !strings.Contains(body, ": draining\n") {
+			t.Errorf("a new EventSource is told %s %q", response.Status, body)
+		}
+		if response, body := s.get(streamOf(id)); response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, `"draining"`) {
+			t.Errorf("another client is told %s %s", response.Status, body)
+		}
+		// Those that are still open hear what happens.
+		s.progress(id, 7)
+		told, first, last := 0, time.Time{}, time.Time{}
+		for _, st := range streams {
+			st.ends()
+			for len(st.blocks) > 0 {
+				if b := <-st.blocks; strings.Contains(b, doneEvent(7)) {
+					told++
+				}
+			}
+			if last = time.Now(); first.IsZero() {
+				first = last
 			}
 		}
-		if last = time.Now(); first.IsZero() {
-			first = last
+		if told == 0 {
+			t.Error("the streams were silent while they drained")
 		}
-	}
-	if told == 0 {
-		t.Error("the streams were silent while they drained")
-	}
-	t.Logf("%d of %d streams heard a change, the ends spread over %s", told, len(streams), last.Sub(first).Round(time.Millisecond))
-	s.stops()
+		t.Logf("%d of %d streams heard a change, the ends spread over %s", told, len(streams), last.Sub(first).Round(time.Millisecond))
+		s.stops()
+	}, "--drain-timeout", "5s")
 }
 
 // stops waits for run to return.

@@ -147,7 +147,7 @@ func TestViewerGoneWithoutAWordIsGivenUp(t *testing.T) {
 	id := s.insert()
 	s.stall(id)
 	s.eventually("open", func() bool { return s.metric("jobprogress_streams_open") == "1" })
-	s.exec(`select jobprogress.item($1, i || repeat('x', 900), 'song', 'queued') from generate_series(1, 100) as i`, id)
+	s.exec(`select jobprogress.item($1, i || repeat('x', 900), 'song', 'queued') from generate_series(1, 40) as i`, id)
 	s.eventually("given up", func() bool { return s.metric(`jobprogress_streams_ended_total{reason="client"}`) == "1" })
 }
 

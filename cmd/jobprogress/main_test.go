@@ -214,6 +214,7 @@ type stream struct {
 	cancel   func()
 	blocks   chan string // an event or comment each, without the blank line
 	ended    chan struct{}
+	err      error // how it ended; may be looked at once ended is closed
 }
 
 // open opens the stream of a job.
@@ -253,6 +254,7 @@ func (st *stream) read() {
 	for scanner.Scan() {
 		st.blocks <- scanner.Text()
 	}
+	st.err = scanner.Err()
 }
 
 func (st *stream) close() {
@@ -288,11 +290,14 @@ func (st *stream) until(text string) string {
 	}
 }
 
-// ends waits for the end of the stream.
+// ends waits for the end of the stream, which must be a clean one.
 func (st *stream) ends() {
 	st.s.t.Helper()
 	select {
 	case <-st.ended:
+		if st.err != nil {
+			st.s.t.Errorf("the stream ends with %v", st.err)
+		}
 	case <-time.After(deadline):
 		st.s.t.Fatal("the stream does not end")
 	}

@@ -29,138 +29,140 @@ func data(block string) string {
 
 func TestManyJobsOnOneStream(t *testing.T) {
 	t.Parallel()
-	s := serveForTest(t, pgtest.New(t))
-	a, b, bens, later := s.insert(), s.insert(), s.insert(), uuid.NewString()
-	s.exec(`update job set account_id = $2 where id = $1`, bens, ben)
-	s.exec(`select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, a)
-	st := s.open(manyOf(a, b, bens, later, a))
-	s.exec(`notify jobprogress`)
-	expect := func(want string) string {
-		t.Helper()
-		for {
-			block := st.next()
-			if block == ": ping" {
-				continue
+	eachWay(t, func(t *testing.T, s *server) {
+		a, b, bens, later := s.insert(), s.insert(), s.insert(), uuid.NewString()
+		s.exec(`update job set account_id = $2 where id = $1`, bens, ben)
+		s.exec(`select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, a)
+		st := s.open(manyOf(a, b, bens, later, a))
+		s.exec(`notify jobprogress`)
+		expect := func(want string) string {
+			t.Helper()
+			for {
+				block := st.next()
+				if block == ": ping" {
+					continue
+				}
+				if got := data(block); !strings.HasPrefix(got, want) {
+					t.Fatalf("got\n%s\nwant\n%s", got, want)
+				}
+				return block
 			}
-			if got := data(block); !strings.HasPrefix(got, want) {
-				t.Fatalf("got\n%s\nwant\n%s", got, want)
+		}
+		expect(`{"type":"job","jobId":"` + a + `","job":{"id":"` + a + `","type":"matching","status":"running","progress":{"done":0,"total":10,"succeeded":0,"failed":0},"error":null,"createdAt":"20`)
+		expect(`{"type":"item","jobId":"` + a + `","itemId":"s1","itemKind":"song","status":"in_progress","label":"Artist – Title"}`)
+		expect(`{"type":"job","jobId":"` + b + `","job":{"id":"` + b)
+		if block := expect(`{"deleted":"gone"}`); !strings.HasPrefix(block, "event: synced\n") {
+			t.Errorf("the first batch is followed by %q", block)
+		}
+		for _, path := range []string{"/api/jobs/progress?", "/api/jobs?"} {
+			if response, body := s.get(path+url.Values{"id": {b, bens, later, a}}.Encode(), "Accept: application/json"); response.StatusCode != http.StatusOK ||
+				!strings.HasPrefix(body, `[{"id":"`+b) || !strings.Contains(body, `},{"id":"`+a) || strings.Count(body, `"id":`) != 2 {
+				t.Errorf("as JSON: %s %s", response.Status, body)
 			}
-			return block
 		}
-	}
-	expect(`{"type":"job","jobId":"` + a + `","job":{"id":"` + a + `","type":"matching","status":"running","progress":{"done":0,"total":10,"succeeded":0,"failed":0},"error":null,"createdAt":"20`)
-	expect(`{"type":"item","jobId":"` + a + `","itemId":"s1","itemKind":"song","status":"in_progress","label":"Artist – Title"}`)
-	expect(`{"type":"job","jobId":"` + b + `","job":{"id":"` + b)
-	if block := expect(`{"deleted":"gone"}`); !strings.HasPrefix(block, "event: synced\n") {
-		t.Errorf("the first batch is followed by %q", block)
-	}
-	for _, path := range []string{"/api/jobs/progress?", "/api/jobs?"} {
-		if response, body := s.get(path+url.Values{"id": {b, bens, later, a}}.Encode(), "Accept: application/json"); response.StatusCode != http.StatusOK ||
-			!strings.HasPrefix(body, `[{"id":"`+b) || !strings.Contains(body, `},{"id":"`+a) || strings.Count(body, `"id":`) != 2 {
-			t.Errorf("as JSON: %s %s", response.Status, body)
+		if response, body := s.get(manyOf("temp-1", a, "temp-2")); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"ids":["temp-1","temp-2"]`) {
+			t.Errorf("with an id that is none: %s %s", response.Status, body)
 		}
-	}
-	if response, body := s.get(manyOf("temp-1", a, "temp-2")); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"ids":["temp-1","temp-2"]`) {
-		t.Errorf("with an id that is none: %s %s", response.Status, body)
-	}
-	s.progress(b, 5)
-	expect(`{"type":"progress","jobId":"` + b + `","done":5,"total":10,"succeeded":5,"failed":0}`)
-	// One that comes to be, and one that comes to be the viewer's.
-	s.exec(`insert into job (id, account_id, type) values ($1, $2, 'matching')`, later, ada)
-	expect(`{"type":"job","jobId":"` + later)
-	s.exec(`update job set account_id = $2 where id = $1`, bens, ada)
-	expect(`{"type":"job","jobId":"` + bens)
-	s.exec(`update job set account_id = $2 where id = $1`, bens, ben)
-	expect(`{"type":"removed","jobId":"` + bens + `"}`)
-	s.progress(bens, 7) // which is not for us
-	s.exec(`delete from job where id = $1`, later)
-	expect(`{"type":"removed","jobId":"` + later + `"}`)
-	s.exec(`insert into job (id, account_id, type) values ($1, $2, 'matching')`, later, ada)
-	expect(`{"type":"job","jobId":"` + later)
+		s.progress(b, 5)
+		expect(`{"type":"progress","jobId":"` + b + `","done":5,"total":10,"succeeded":5,"failed":0}`)
+		// One that comes to be, and one that comes to be the viewer's.
+		s.exec(`insert into job (id, account_id, type) values ($1, $2, 'matching')`, later, ada)
+		expect(`{"type":"job","jobId":"` + later)
+		s.exec(`update job set account_id = $2 where id = $1`, bens, ada)
+		expect(`{"type":"job","jobId":"` + bens)
+		s.exec(`update job set account_id = $2 where id = $1`, bens, ben)
+		expect(`{"type":"removed","jobId":"` + bens + `"}`)
+		s.progress(bens, 7) // which is not for us
+		s.exec(`delete from job where id = $1`, later)
+		expect(`{"type":"removed","jobId":"` + later + `"}`)
+		s.exec(`insert into job (id, account_id, type) values ($1, $2, 'matching')`, later, ada)
+		expect(`{"type":"job","jobId":"` + later)
 
-	both := s.open(manyOf(a, b))
-	both.until(b)
-	s.exec(`update job set status = 'failed', error = 'odd' where id = $1`, a)
-	expect(`{"type":"error","jobId":"` + a + `","message":"odd"}`)
-	expect(`{"type":"status","jobId":"` + a + `","status":"failed"}`)
-	s.exec(`update job set status = 'completed' where id = $1`, b)
-	final := both.until(`"status":"completed"`)
-	both.ends()
-	if !strings.HasPrefix(final, "id: final-") {
-		t.Errorf("the last event is %q", final)
-	}
-	other := serveForTest(t, s.databaseURL)
-	for _, s := range []*server{s, other} {
-		if response, body := s.get(manyOf(a, b), "Last-Event-ID: "+eventID(final)); response.StatusCode != http.StatusNoContent {
-			t.Errorf("after the end: %s %q", response.Status, body)
+		both := s.open(manyOf(a, b))
+		both.until(b)
+		s.exec(`update job set status = 'failed', error = 'odd' where id = $1`, a)
+		expect(`{"type":"error","jobId":"` + a + `","message":"odd"}`)
+		expect(`{"type":"status","jobId":"` + a + `","status":"failed"}`)
+		s.exec(`update job set status = 'completed' where id = $1`, b)
+		final := both.until(`"status":"completed"`)
+		both.ends()
+		if !strings.HasPrefix(final, "id: final-") {
+			t.Errorf("the last event is %q", final)
 		}
-	}
-	// A new viewer sees how they ended, and the end; and when one is started again, there is a stream.
-	ended := s.open(manyOf(a, b))
-	ended.until(`"jobId":"` + a)
-	if block := ended.until(`"jobId":"` + b); eventID(block) != eventID(final) {
-		t.Errorf("a new viewer is sent %q last", block)
-	}
-	ended.ends()
-	s.exec(`update job set status = 'running' where id = $1`, a)
-	again := s.open(manyOf(a, b), "Last-Event-ID: "+eventID(final))
-	again.until(`"status":"running"`)
-	again.until(`"jobId":"` + b)
+		other := serveForTest(t, s.databaseURL)
+		for _, s := range []*server{s, other} {
+			if response, body := s.get(manyOf(a, b), "Last-Event-ID: "+eventID(final)); response.StatusCode != http.StatusNoContent {
+				t.Errorf("after the end: %s %q", response.Status, body)
+			}
+		}
+		// A new viewer sees how they ended, and the end; and when one is started again, there is a stream.
+		ended := s.open(manyOf(a, b))
+		ended.until(`"jobId":"` + a)
+		if block := ended.until(`"jobId":"` + b); eventID(block) != eventID(final) {
+			t.Errorf("a new viewer is sent %q last", block)
+		}
+		ended.ends()
+		s.exec(`update job set status = 'running' where id = $1`, a)
+		again := s.open(manyOf(a, b), "Last-Event-ID: "+eventID(final))
+		again.until(`"status":"running"`)
+		again.until(`"jobId":"` + b)
+	})
 }
 
 func TestAccountsList(t *testing.T) {
 	t.Parallel()
-	s := serveForTest(t, pgtest.New(t))
-	list := func() (ids []string, etag string) {
-		t.Helper()
-		response, body := s.get("/api/jobs")
-		var jobs []struct{ ID string }
-		if err := json.Unmarshal([]byte(body), &jobs); err != nil || response.StatusCode != http.StatusOK {
-			t.Fatalf("%s %s: %v", response.Status, body, err)
+	eachWay(t, func(t *testing.T, s *server) {
+		list := func() (ids []string, etag string) {
+			t.Helper()
+			response, body := s.get("/api/jobs")
+			var jobs []struct{ ID string }
+			if err := json.Unmarshal([]byte(body), &jobs); err != nil || response.StatusCode != http.StatusOK {
+				t.Fatalf("%s %s: %v", response.Status, body, err)
+			}
+			for _, j := range jobs {
+				ids = append(ids, j.ID)
+			}
+			return ids, response.Header.Get("ETag")
 		}
-		for _, j := range jobs {
-			ids = append(ids, j.ID)
+		if ids, _ := list(); len(ids) != 0 {
+			t.Errorf("jobs %v", ids)
 		}
-		return ids, response.Header.Get("ETag")
-	}
-	if ids, _ := list(); len(ids) != 0 {
-		t.Errorf("jobs %v", ids)
-	}
-	st := s.open("/api/jobs/progress?heartbeat=1")
-	st.until("event: heartbeat")
-	old, now := s.insert(), s.insert()
-	st.until(`{"type":"job","jobId":"` + old)
-	s.exec(`update job set created_at = now() - interval '1 hour' where id = $1`, old)
-	bens := s.insert()
-	s.exec(`update job set account_id = $2 where id = $1`, bens, ben)
-	ids, etag := list()
-	if len(ids) != 2 || ids[0] != now || ids[1] != old {
-		t.Errorf("the list is %v, want %s and %s", ids, now, old)
-	}
-	if response, _ := s.get("/api/jobs", "If-None-Match: "+etag); response.StatusCode != http.StatusNotModified {
-		t.Errorf("the same again: %s", response.Status)
-	}
-	s.progress(now, 3)
-	st.until(`{"type":"progress","jobId":"` + now + `","done":3`)
-	s.exec(`update job set account_id = $2 where id = $1`, now, ben)
-	st.until(`{"type":"removed","jobId":"` + now)
-	s.exec(`update job set account_id = $2 where id = $1`, now, ada)
-	st.until(`{"type":"job","jobId":"` + now)
-	s.exec(`update job set status = 'completed', completed_at = now() - interval '9 minutes 58 seconds' where id = $1`, now)
-	st.until(`{"type":"status","jobId":"` + now + `","status":"completed"}`)
-	st.until(`{"type":"removed","jobId":"` + now) // ten minutes after its end
-	s.exec(`update job set status = 'running', completed_at = null where id = $1`, now)
-	st.until(`{"type":"job","jobId":"` + now)
-	s.exec(`delete from job where id = $1`, old)
-	st.until(`{"type":"removed","jobId":"` + old)
-	if ids, _ := list(); len(ids) != 1 || ids[0] != now {
-		t.Errorf("the list is %v", ids)
-	}
-	select {
-	case <-st.ended:
-		t.Error("the list has ended")
-	default:
-	}
+		st := s.open("/api/jobs/progress?heartbeat=1")
+		st.until("event: heartbeat")
+		old, now := s.insert(), s.insert()
+		st.until(`{"type":"job","jobId":"` + old)
+		s.exec(`update job set created_at = now() - interval '1 hour' where id = $1`, old)
+		bens := s.insert()
+		s.exec(`update job set account_id = $2 where id = $1`, bens, ben)
+		ids, etag := list()
+		if len(ids) != 2 || ids[0] != now || ids[1] != old {
+			t.Errorf("the list is %v, want %s and %s", ids, now, old)
+		}
+		if response, _ := s.get("/api/jobs", "If-None-Match: "+etag); response.StatusCode != http.StatusNotModified {
+			t.Errorf("the same again: %s", response.Status)
+		}
+		s.progress(now, 3)
+		st.until(`{"type":"progress","jobId":"` + now + `","done":3`)
+		s.exec(`update job set account_id = $2 where id = $1`, now, ben)
+		st.until(`{"type":"removed","jobId":"` + now)
+		s.exec(`update job set account_id = $2 where id = $1`, now, ada)
+		st.until(`{"type":"job","jobId":"` + now)
+		s.exec(`update job set status = 'completed', completed_at = now() - interval '9 minutes 58 seconds' where id = $1`, now)
+		st.until(`{"type":"status","jobId":"` + now + `","status":"completed"}`)
+		st.until(`{"type":"removed","jobId":"` + now) // ten minutes after its end
+		s.exec(`update job set status = 'running', completed_at = null where id = $1`, now)
+		st.until(`{"type":"job","jobId":"` + now)
+		s.exec(`delete from job where id = $1`, old)
+		st.until(`{"type":"removed","jobId":"` + old)
+		if ids, _ := list(); len(ids) != 1 || ids[0] != now {
+			t.Errorf("the list is %v", ids)
+		}
+		select {
+		case <-st.ended:
+			t.Error("the list has ended")
+		default:
+		}
+	})
 }
 
 // Where rows of jobs that have succeeded are deleted, a list says so, too, and a stream of jobs ends.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -45,27 +46,14 @@ func (h *handler) copy(ctx context.Context, w http.ResponseWriter) end {
 	for {
 		select {
 		case b, ok := <-h.out:
-			// The deadline is for this write only, or the end of the answer: HTTP/2 ends a silent stream when one passes.
-			deadline := time.Now().Add(timeout)
-			err := control.SetWriteDeadline(deadline)
 			if !ok {
+				control.SetWriteDeadline(time.Now().Add(timeout)) // for the end of the answer
 				return 0
 			}
-			if err == nil {
-				_, err = w.Write(b)
-			}
-			if err == nil {
-				err = control.Flush()
-			}
-			if err == nil {
-				err = control.SetWriteDeadline(time.Time{})
-			}
-			switch {
-			case err == nil:
-			case errors.Is(err, os.ErrDeadlineExceeded), !time.Now().Before(deadline): // HTTP/2 says only that the stream is closed
-				return endStalled
-			default:
-				return endClient
+			for piece := range slices.Chunk(b, pieceSize) {
+				if why := write(w, control, piece, timeout); why != 0 {
+					return why
+				}
 			}
 			if h.unsent.Add(-1) == 0 && h.waiting.CompareAndSwap(true, false) {
 				h.loop.do(func() { h.loop.advance(h.stream) })
@@ -74,6 +62,31 @@ func (h *handler) copy(ctx context.Context, w http.ResponseWriter) end {
 			return endClient
 		}
 	}
+}
+
+// pieceSize is how much a viewer must take within the write timeout, in bytes.
+const pieceSize = 64 << 10
+
+// write writes before the timeout has passed. It returns why the stream ends, if it does.
+func write(w http.ResponseWriter, control *http.ResponseController, b []byte, timeout time.Duration) end {
+	deadline := time.Now().Add(timeout)
+	err := control.SetWriteDeadline(deadline)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		err = control.Flush()
+	}
+	if err == nil {
+		err = control.SetWriteDeadline(time.Time{}) // HTTP/2 ends a silent stream when one passes
+	}
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, os.ErrDeadlineExceeded), !time.Now().Before(deadline): // HTTP/2 says only that the stream is closed
+		return endStalled
+	}
+	return endClient
 }
 
 func (h *handler) full() bool {

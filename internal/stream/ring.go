@@ -13,13 +13,17 @@ type placed interface {
 	place() *int32
 }
 
+// A sweep under way begins anew when an entry comes or goes, for its places are others then.
+
 func (r *ring[T]) add(entry T) {
 	*entry.place() = int32(len(r.entries))
 	r.entries = append(r.entries, entry)
+	if r.left > 0 {
+		r.left = len(r.entries)
+	}
 }
 
-// remove puts the last entry into the place of the one that goes. A sweep under way begins anew, for that one may be looked
-// at no more.
+// remove puts the last entry into the place of the one that goes.
 func (r *ring[T]) remove(entry T) {
 	at, last := *entry.place(), len(r.entries)-1
 	moved := r.entries[last]

@@ -61,7 +61,9 @@ func duplicate(conn net.Conn) (fd int, err error) {
 		return 0, err
 	}
 	controlErr := raw.Control(func(original uintptr) {
-		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+		if err = unix.SetsockoptInt(int(original), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost); err == nil {
+			fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+		}
 	})
 	return fd, errors.Join(err, controlErr)
 }
@@ -83,6 +85,9 @@ const (
 	// lingerTime is how long a client may take to close its side after the end. Closed before it has read that, it might
 	// never see it.
 	lingerTime = time.Second
+	// unsentMost is how much the kernel takes beyond what it can send, in bytes (tcp(7), TCP_NOTSENT_LOWAT). Its own measure is
+	// megabytes, and what lies there is not the newest state any more when it is read.
+	unsentMost = 32 << 10
 )
 
 func (l *loop) openSocket(s *stream, expires time.Time, out *socket) {
@@ -126,12 +131,13 @@ func (c *socket) send(b []byte, shared bool) error {
 	if c.rest = b[n:]; !shared {
 		c.rest = bytes.Clone(c.rest)
 	}
-	if c.stream.cutAt == never {
-		c.stream.cutAt = c.loop.now + c.loop.set.config.WriteTimeout
-		c.loop.lookAgain(c.stream)
-		return c.loop.poller.awaitWritable(c)
+	first := c.stream.cutAt == never
+	c.stream.cutAt = c.loop.now + c.loop.set.config.WriteTimeout // it has taken a part of it
+	c.loop.lookAgain(c.stream)
+	if !first {
+		return nil
 	}
-	return nil
+	return c.loop.poller.awaitWritable(c)
 }
 
 // writable goes on with the rest.

@@ -30,7 +30,7 @@ type lister struct {
 func newLister(w *world, rng *rand.Rand, name int) *lister {
 	return &lister{
 		viewer: &viewer{world: w, rng: rng, name: name, account: []string{ada, ben}[name%2],
-			client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}},
+			client: newClient(name)},
 		views: make(map[string]*view),
 		shown: make(map[string]bool),
 	}

@@ -27,6 +27,14 @@ type viewer struct {
 	view *view
 }
 
+// newClient speaks HTTP/1.1 for two of three viewers, whose streams are sockets of the server's own, and HTTP/2 for others.
+func newClient(viewer int) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(viewer%3 != 0)
+	protocols.SetUnencryptedHTTP2(viewer%3 == 0)
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Protocols: protocols}}
+}
+
 // view is what one page saw of one job, over all its connections.
 type view struct {
 	viewer  *viewer

@@ -148,7 +148,7 @@ func newWorld(t testing.TB, c config, report *report) *world {
 	}
 	for i := range c.Viewers {
 		v := &viewer{world: w, rng: w.rng(2000 + i), name: i, account: []string{ada, ben}[i%2],
-			client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+			client: newClient(i)}
 		w.viewers = append(w.viewers, v)
 		working.Go(func() { v.run(ctx) })
 	}

@@ -1,0 +1,196 @@
+package stream
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"jobprogress/internal/auth"
+	"jobprogress/internal/hub"
+	"jobprogress/internal/job"
+)
+
+const (
+	someJob  = job.ID("aaaaaaaa-0000-4000-8000-000000000000")
+	owner    = "11111111-0000-4000-8000-000000000000"
+	deadline = 30 * time.Second // for what should take milliseconds
+)
+
+// server serves streams of someJob over real sockets.
+type server struct {
+	t        *testing.T
+	hub      *hub.Hub
+	url      string
+	released atomic.Int32
+}
+
+func serve(t *testing.T) *server {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	s := &server{t: t, hub: hub.New(registry)}
+	s.hub.Feed().SetTable(job.Table{IDType: job.IDUUID, Deleted: job.DeletedGone})
+	s.hub.Feed().SetLive()
+	set := New(Config{
+		Hub: s.hub, PingInterval: time.Minute, RecheckInterval: time.Hour, WriteTimeout: 10 * time.Second,
+		Release: func(string) { s.released.Add(1) }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: registry,
+	})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		subscriber, err := s.hub.Subscribe(r.Context(), someJob)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		set.Serve(w, r, Request{Viewer: auth.Viewer{Account: owner}, Jobs: OneJob(subscriber, hub.Cursor{})})
+	}))
+	s.url = server.URL
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan error)
+	go func() { stopped <- set.Run(ctx) }()
+	first, err := s.subscribe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		first.Close()
+		server.Close()
+		stop()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// subscribe has the job read, and keeps it.
+func (s *server) subscribe() (*hub.Subscriber, error) {
+	go func() {
+		<-s.hub.Feed().Wanted()
+		s.change(job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: 1, Total: 1 << 40}})
+	}()
+	return s.hub.Subscribe(s.t.Context(), someJob)
+}
+
+// change has the job read, with this state and these items.
+func (s *server) change(state job.State, items ...job.Item) {
+	feed := s.hub.Feed()
+	feed.Want(someJob)
+	feed.Begin(10)
+	feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: state, Items: items}}, "1:1:", job.Buckets{}.Complement())
+}
+
+// viewer connects, asks for the stream, and sends what more there is.
+func (s *server) viewer(more string) *net.TCPConn {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(deadline))
+	tcp := conn.(*net.TCPConn)
+	tcp.SetReadBuffer(64 << 10)
+	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n%s", more); err != nil {
+		s.t.Fatal(err)
+	}
+	return tcp
+}
+
+// A viewer that can't keep up is sent the newest state when it can take more, and not all that it missed.
+func TestSlowViewerSkipsToTheNewestState(t *testing.T) {
+	s := serve(t)
+	conn := s.viewer("")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const changes = 3000
+	for i := range int64(changes) {
+		state := job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: i, Total: changes, Message: strings.Repeat("x", 4000)}}
+		if i == changes-1 {
+			state.Status = job.Completed
+		}
+		s.change(state)
+		time.Sleep(50 * time.Microsecond)
+	}
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("after %d bytes: %v", len(text), err)
+	}
+	frames := strings.Count(string(text), `"type":"progress"`)
+	if !strings.Contains(string(text), fmt.Sprintf(`"done":%d,`, changes-1)) || !strings.HasSuffix(string(text), `"status":"completed"}`+"\n\n") {
+		t.Errorf("it ends with %q", text[max(0, len(text)-200):])
+	}
+	if frames > changes*9/10 {
+		t.Errorf("it was sent %d of %d changes", frames, changes)
+	}
+}
+
+// A client that sends what nobody asked for reads the end of its stream all the same, and its place is free then.
+func TestEndIsReadByAClientThatSends(t *testing.T) {
+	s := serve(t)
+	conn := s.viewer(strings.Repeat("GET /more HTTP/1.1\r\n\r\n", 2000))
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("and more")); err != nil {
+		t.Fatal(err)
+	}
+	s.change(job.State{Account: owner, Status: job.Failed, Error: "enough"})
+	text, err := io.ReadAll(response.Body)
+	if err != nil || !strings.HasSuffix(string(text), `"status":"failed"}`+"\n\n") || !response.Close {
+		t.Errorf("%q, %v, close: %v", text, err, response.Close)
+	}
+	if _, err := reader.ReadByte(); err != io.EOF {
+		t.Errorf("after the end: %v", err)
+	}
+	for end := time.Now().Add(deadline); s.released.Load() != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("released %d times", s.released.Load())
+		}
+	}
+}
+
+// Viewers that come and go while their job changes and ends: each place is given back once.
+func TestPlacesAreGivenBackOnce(t *testing.T) {
+	s := serve(t)
+	const viewers = 200
+	for i := range viewers {
+		conn := s.viewer("")
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		switch i % 4 {
+		case 0:
+			conn.Close()
+		case 1:
+			conn.SetLinger(0) // a reset
+			conn.Close()
+		case 2:
+			conn.CloseWrite()
+		}
+		s.change(job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: int64(i), Total: viewers}})
+	}
+	s.change(job.State{Account: owner, Status: job.Completed})
+	for end := time.Now().Add(deadline); s.released.Load() != viewers; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d places are given back", s.released.Load(), viewers)
+		}
+	}
+	time.Sleep(2 * lingerTime) // nothing is given back twice
+	if n := s.released.Load(); n != viewers {
+		t.Errorf("%d of %d places are given back", n, viewers)
+	}
+}
