@@ -1,14 +1,16 @@
 //go:build linux
 
 // Command bench-streams measures what viewers cost the server: jobprogress with a throwaway PostgreSQL, and beside it, in the
-// same run, the least that a net/http handler can do without one. It prints a table.
+// same run, the least that a net/http handler can do without one. It prints tables, or writes them and a chart.
 package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,7 +24,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "handler" {
-		serveHandler()
+		serveHandler(append(os.Args, "")[2])
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -31,8 +33,9 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of each shape; the median counts")
 	flag.DurationVar(&b.time, "time", 5*time.Second, "how long jobs change in a round")
 	flag.IntVar(&b.streams, "streams", 19_000, "the most idle streams; each takes a file descriptor here and in the server")
+	readme := flag.String("readme", "", "file whose part between the marks is replaced; streams.svg goes beside it")
 	flag.Parse()
-	if err := b.run(ctx); err != nil {
+	if err := b.run(ctx, *readme); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-streams:", err)
 		os.Exit(1)
 	}
@@ -43,35 +46,60 @@ type bench struct {
 	time    time.Duration
 	streams int
 
-	program  string // jobprogress
-	postgres *pgtest.Server
+	program     string // jobprogress
+	certificate string // PEM, with its key
+	postgres    *pgtest.Server
+	client      *http.Client
 }
 
 // shape is who watches what, and how often that changes.
 type shape struct {
-	name    string
-	jobs    int  // that change
-	viewers int  // of each job
-	list    bool // each viewer watches an account's list, of listJobs jobs
-	rate    int  // changes a second, of all jobs together; 0: nothing changes
+	name     string
+	jobs     int  // that change
+	viewers  int  // of each job; of all, if they are shown together
+	together bool // on one stream
+	tls      bool // over HTTP/2 with TLS, a connection for each stream
+	rate     int  // changes a second, of all jobs together; 0: nothing changes
+	items    int  // how many items change at once, if not the progress does
 }
 
-const listJobs = 20
+func (s shape) streams() int {
+	if s.together {
+		return s.viewers
+	}
+	return s.jobs * s.viewers
+}
 
-func (b *bench) shapes() []shape {
+func (s shape) scheme() string {
+	if s.tls {
+		return "https://"
+	}
+	return "http://"
+}
+
+func (b *bench) idle() []shape {
 	return []shape{
-		{name: "idle, 1,000 streams", jobs: 1, viewers: 1000},
-		{name: fmt.Sprintf("idle, %d streams", b.streams), jobs: 1, viewers: b.streams},
-		{name: "idle, 1,000 lists of 20 jobs", jobs: 1000, viewers: 1, list: true},
-		{name: "1 job × 1,000 viewers, 50/s", jobs: 1, viewers: 1000, rate: 50},
-		{name: "1,000 jobs × 1 viewer, 500/s", jobs: 1000, viewers: 1, rate: 500},
-		{name: "1,000 lists of 20 jobs, 500/s", jobs: 1000, viewers: 1, list: true, rate: 500},
+		{name: "1,000 streams of a job", jobs: 1, viewers: 1000},
+		{name: thousands(b.streams) + " streams of a job", jobs: 1, viewers: b.streams},
+		{name: thousands(b.streams) + " streams of a job each", jobs: b.streams, viewers: 1},
+		{name: "1,000 streams of 20 jobs", jobs: 20, viewers: 1000, together: true},
+		{name: "1,000 streams of a job, HTTP/2 with TLS", jobs: 1, viewers: 1000, tls: true},
 	}
 }
 
-// result is what a round, or the median of rounds, came to.
+func (b *bench) busy() []shape {
+	return []shape{
+		{name: "1 job, 1,000 viewers, 50 changes/s", jobs: 1, viewers: 1000, rate: 50},
+		{name: "1,000 jobs, 1 viewer each, 500 changes/s", jobs: 1000, viewers: 1, rate: 500},
+		{name: "1,000 jobs, 1 viewer each, 400 changes/s", jobs: 1000, viewers: 1, rate: 400},
+		{name: "20 jobs on one stream, 1,000 viewers, 50 changes/s", jobs: 20, viewers: 1000, together: true, rate: 50},
+	}
+}
+
+// result is what a round came to.
 type result struct {
 	bytes   float64       // of memory a stream
+	opened  float64       // streams a second
 	cpu     float64       // microseconds of processor time a frame
 	frames  float64       // a second
 	skipped float64       // part of the changes that a viewer was not sent
@@ -79,7 +107,13 @@ type result struct {
 	p99     time.Duration
 }
 
-func (b *bench) run(ctx context.Context) error {
+// starter starts one of the two that are compared.
+type starter struct {
+	name  string
+	start func(context.Context, shape) (subject, error)
+}
+
+func (b *bench) run(ctx context.Context, readme string) error {
 	dir, err := os.MkdirTemp("", "bench-streams-")
 	if err != nil {
 		return err
@@ -89,73 +123,132 @@ func (b *bench) run(ctx context.Context) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.program, "./cmd/jobprogress").CombinedOutput(); err != nil {
 		return fmt.Errorf("build jobprogress (run this in the repository): %w: %s", err, out)
 	}
+	if b.certificate, err = writeCertificate(dir); err != nil {
+		return err
+	}
+	b.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: writers}}
 	if b.postgres, err = pgtest.Start(ctx, func(string, ...any) {}); err != nil {
 		return err
 	}
 	defer b.postgres.Stop()
 
-	subjects := []struct {
-		name  string
-		start func(context.Context, shape) (subject, error)
-	}{
-		{"jobprogress", b.startService},
-		{"net/http handler", startHandler},
+	starters := []starter{{"jobprogress", b.startService}, {"net/http handler", b.startHandler}}
+	var r report
+	for _, sh := range b.idle() {
+		if err := b.measure(ctx, sh, starters, b.idleRound, &r.idle); err != nil {
+			return err
+		}
 	}
-	fmt.Println("| | | bytes a stream | µs of CPU a frame | frames/s | skipped | p50 | p99 |\n|---|---|---|---|---|---|---|---|")
-	for _, sh := range b.shapes() {
-		results := make([][]result, len(subjects))
-		for range b.rounds {
-			for i, s := range subjects {
-				r, err := b.round(ctx, sh, s.start)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", sh.name, s.name, err)
-				}
-				results[i] = append(results[i], r)
+	for _, sh := range b.busy() {
+		if err := b.measure(ctx, sh, starters, b.busyRound, &r.busy); err != nil {
+			return err
+		}
+	}
+	for _, s := range starters {
+		most, err := b.most(ctx, s)
+		if err != nil {
+			return fmt.Errorf("most frames, %s: %w", s.name, err)
+		}
+		r.most = append(r.most, row{"1 job, 1,000 viewers, items", s.name, most})
+	}
+	return r.write(b, readme)
+}
+
+// measure appends the median of interleaved rounds of each subject.
+func (b *bench) measure(ctx context.Context, sh shape, starters []starter, round func(context.Context, shape, starter) (result, error), rows *[]row) error {
+	results := make([][]result, len(starters))
+	for range b.rounds {
+		for i, s := range starters {
+			r, err := round(ctx, sh, s)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", sh.name, s.name, err)
 			}
+			results[i] = append(results[i], r)
 		}
-		for i, s := range subjects {
-			printRow(sh, s.name, results[i])
-		}
+	}
+	for i, s := range starters {
+		*rows = append(*rows, row{sh.name, s.name, medians(results[i])})
+		fmt.Fprintln(os.Stderr, sh.name, s.name, medians(results[i]))
 	}
 	return ctx.Err()
 }
 
-// round measures one shape with a server of its own.
-func (b *bench) round(ctx context.Context, sh shape, start func(context.Context, shape) (subject, error)) (r result, err error) {
-	s, err := start(ctx, sh)
+// settle is how long a server is left alone before it is measured.
+const settle = 2 * time.Second
+
+// idleRound measures what quiet streams take. The server has had streams before, so that what it takes once does not count.
+func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, err error) {
+	server, err := s.start(ctx, sh)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	before, err := s.memory()
+	defer func() { err = errors.Join(err, server.stop()) }()
+	quiet := func() (int64, error) {
+		for range 2 { // what pools keep goes with the second
+			if err := server.collect(); err != nil {
+				return 0, err
+			}
+		}
+		pause(ctx, settle)
+		return server.memory()
+	}
+	requests := server.requests()
+	open := b.opener(sh)
+	first, err := open(server.address(), requests[:min(len(requests), 1000)])
 	if err != nil {
 		return r, err
 	}
-	v, err := openViewers(s.address(), s.requests())
+	first.close()
+	pause(ctx, settle)
+	before, err := quiet()
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	v, err := open(server.address(), requests)
 	if err != nil {
 		return r, err
 	}
 	defer v.close()
-	pause(ctx, 2*time.Second)
-	after, err := s.memory()
+	r.opened = float64(len(requests)) / time.Since(began).Seconds()
+	after, err := quiet()
 	if err != nil {
 		return r, err
 	}
-	r.bytes = float64(after-before) / float64(sh.jobs*sh.viewers)
-	if sh.rate == 0 {
-		return r, ctx.Err()
+	r.bytes = float64(after-before) / float64(sh.streams())
+	return r, ctx.Err()
+}
+
+// busyRound measures what changes cost, and how long they take.
+func (b *bench) busyRound(ctx context.Context, sh shape, s starter) (r result, err error) {
+	server, err := s.start(ctx, sh)
+	if err != nil {
+		return r, err
 	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+	v, err := openViewers(server.address(), server.requests())
+	if err != nil {
+		return r, err
+	}
+	defer v.close()
+	pause(ctx, settle)
+	return b.drive(ctx, sh, server, v)
+}
+
+// drive has jobs change, and measures what comes.
+func (b *bench) drive(ctx context.Context, sh shape, server subject, v *viewers) (r result, err error) {
 	v.begin()
-	began, cpu := time.Now(), s.processor()
-	changes, err := s.drive(ctx, b.time)
+	began, cpu := time.Now(), server.processor()
+	changes, err := server.drive(ctx, sh, b.time)
 	if err != nil {
 		return r, err
 	}
+	took := time.Since(began)
 	pause(ctx, 500*time.Millisecond) // for what is on its way
 	frames, latencies := v.end()
-	r.cpu = float64((s.processor() - cpu).Microseconds()) / float64(frames)
-	r.frames = float64(frames) / time.Since(began).Seconds()
-	r.skipped = 1 - float64(frames)/float64(changes*sh.viewers)
+	r.cpu = float64((server.processor() - cpu).Microseconds()) / float64(frames)
+	r.frames = float64(frames) / took.Seconds()
+	r.skipped = 1 - float64(frames)/float64(changes*sh.viewers*max(sh.items, 1))
 	slices.Sort(latencies)
 	if n := len(latencies); n > 0 {
 		r.p50, r.p99 = latencies[n/2], latencies[n*99/100]
@@ -163,7 +256,37 @@ func (b *bench) round(ctx context.Context, sh shape, start func(context.Context,
 	return r, ctx.Err()
 }
 
-func printRow(sh shape, name string, rounds []result) {
+// most finds the most frames a second that arrive with a p99 of less than a second, and none skipped: all items of a job change, more and more
+// often, before a thousand viewers.
+func (b *bench) most(ctx context.Context, s starter) (best result, err error) {
+	sh := shape{jobs: 1, viewers: 1000, rate: 50}
+	server, err := s.start(ctx, sh)
+	if err != nil {
+		return best, err
+	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+	v, err := openViewers(server.address(), server.requests())
+	if err != nil {
+		return best, err
+	}
+	defer v.close()
+	for items := 1.0; items <= 64; items *= 1.5 {
+		sh.items = int(items)
+		r, err := b.drive(ctx, sh, server, v)
+		if err != nil {
+			return best, err
+		}
+		fmt.Fprintln(os.Stderr, s.name, sh.items*sh.rate*sh.viewers, "frames/s asked:", r)
+		if r.p99 > time.Second || r.skipped > 0.01 {
+			break
+		}
+		best = r
+		pause(ctx, settle)
+	}
+	return best, ctx.Err()
+}
+
+func medians(rounds []result) result {
 	median := func(of func(result) float64) float64 {
 		values := make([]float64, len(rounds))
 		for i, r := range rounds {
@@ -172,17 +295,15 @@ func printRow(sh shape, name string, rounds []result) {
 		slices.Sort(values)
 		return values[len(values)/2]
 	}
-	fmt.Printf("| %s | %s | %.0f |", sh.name, name, median(func(r result) float64 { return r.bytes }))
-	if sh.rate == 0 {
-		fmt.Println(" | | | | |")
-		return
+	return result{
+		bytes:   median(func(r result) float64 { return r.bytes }),
+		opened:  median(func(r result) float64 { return r.opened }),
+		cpu:     median(func(r result) float64 { return r.cpu }),
+		frames:  median(func(r result) float64 { return r.frames }),
+		skipped: median(func(r result) float64 { return r.skipped }),
+		p50:     time.Duration(median(func(r result) float64 { return float64(r.p50) })),
+		p99:     time.Duration(median(func(r result) float64 { return float64(r.p99) })),
 	}
-	fmt.Printf(" %.1f | %.0f | %.1f %% | %.1f ms | %.1f ms |\n",
-		median(func(r result) float64 { return r.cpu }),
-		median(func(r result) float64 { return r.frames }),
-		100*median(func(r result) float64 { return r.skipped }),
-		median(func(r result) float64 { return r.p50.Seconds() * 1000 }),
-		median(func(r result) float64 { return r.p99.Seconds() * 1000 }))
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,9 +32,11 @@ type subject interface {
 	address() string
 	// requests are paths and tokens, one of each for each viewer.
 	requests() []request
-	// drive changes the jobs of the shape for so long, and returns how often.
-	drive(ctx context.Context, d time.Duration) (changes int, err error)
+	// drive changes the jobs as the shape says for so long, and returns how often.
+	drive(ctx context.Context, sh shape, d time.Duration) (changes int, err error)
+	// memory is what the process has, of its own; collect has the garbage collected before.
 	memory() (bytes int64, err error)
+	collect() error
 	processor() time.Duration
 	stop() error
 }
@@ -44,6 +47,7 @@ type request struct{ path, token string }
 type process struct {
 	command *exec.Cmd
 	addr    string // host:port
+	admin   string // URL, if the line has one
 	output  io.ReadCloser
 }
 
@@ -62,6 +66,9 @@ func startProcess(command *exec.Cmd, pipe func() (io.ReadCloser, error), line *r
 	for lines.Scan() {
 		if found := line.FindStringSubmatch(lines.Text()); found != nil {
 			p.addr = found[1]
+			if len(found) > 2 {
+				p.admin = found[2]
+			}
 			go io.Copy(io.Discard, output)
 			return p, nil
 		}
@@ -131,13 +138,16 @@ func (b *bench) startService(ctx context.Context, sh shape) (_ subject, err erro
 		return nil, fmt.Errorf("insert jobs: %w", err)
 	}
 	command := exec.Command(b.program, "serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
-		"--jwt-secret", secret, "--max-streams-per-account", "100000")
+		"--jwt-secret", secret, "--max-streams-per-account", "1000000", "--max-streams", "1000000")
+	if sh.tls {
+		command.Args = append(command.Args, "--tls-cert", b.certificate, "--tls-key", b.certificate)
+	}
 	command.Env = []string{"PATH=" + os.Getenv("PATH")}
-	if s.process, err = startProcess(command, command.StderrPipe, regexp.MustCompile(`msg=serving addr=http://(\S+)`)); err != nil {
+	if s.process, err = startProcess(command, command.StderrPipe, regexp.MustCompile(`msg=serving addr=https?://(\S+) admin=(\S+)`)); err != nil {
 		return nil, err
 	}
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		response, err := http.Get("http://" + s.addr + "/readyz")
+		response, err := b.client.Get(sh.scheme() + s.addr + "/readyz")
 		if err != nil {
 			continue
 		}
@@ -150,32 +160,31 @@ func (b *bench) startService(ctx context.Context, sh shape) (_ subject, err erro
 	return nil, errors.New("the server is not ready in time")
 }
 
-// insert inserts the jobs, each of an account of its own. On a list are others besides the one that changes.
+// insert inserts the jobs, each of an account of its own, or all of one if they are shown together.
 func (s *service) insert(ctx context.Context) error {
-	others := 0
-	if s.shape.list {
-		others = listJobs - 1
-	}
 	mint := auth.JWT{Keys: auth.Secret(secret), Claim: "sub"}
 	batch := &pgx.Batch{}
 	batch.Queue(`alter table job drop constraint job_account_id_fkey`) // the accounts are nobody's
+	account := uuid.NewString()
+	together := make(url.Values)
 	for range s.shape.jobs {
-		id, account := uuid.NewString(), uuid.NewString()
+		if !s.shape.together {
+			account = uuid.NewString()
+		}
+		id := uuid.NewString()
 		s.jobs = append(s.jobs, id)
+		together.Add("id", id)
 		batch.Queue(`insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id, account)
-		batch.Queue(`insert into job (id, account_id, type, status, progress)
-			select gen_random_uuid(), $1, 'matching', 'running', '{"total": 9}' from generate_series(1, $2::int)`, account, others)
 		token, err := mint.Mint(account, time.Hour)
 		if err != nil {
 			return err
 		}
-		path := "/api/jobs/" + id + "/progress"
-		if s.shape.list {
-			path = "/api/jobs/progress"
-		}
 		for range s.shape.viewers {
-			s.views = append(s.views, request{path, token})
+			s.views = append(s.views, request{"/api/jobs/" + id + "/progress", token})
 		}
+	}
+	if s.shape.together {
+		s.views = slices.Repeat([]request{{"/api/jobs/progress?" + together.Encode(), s.views[0].token}}, s.shape.viewers)
 	}
 	return s.pool.SendBatch(ctx, batch).Close()
 }
@@ -185,12 +194,28 @@ func (s *service) requests() []request { return s.views }
 // writers is how many connections change jobs.
 const writers = 4
 
-func (s *service) drive(ctx context.Context, d time.Duration) (int, error) {
-	return drive(ctx, s.shape, d, func(i int) error {
-		_, err := s.pool.Exec(ctx, `update job set progress = jsonb_build_object('total', 9e15::bigint, 'done', $2::bigint) where id = $1`,
-			s.jobs[i%len(s.jobs)], time.Now().UnixMicro())
+func (s *service) drive(ctx context.Context, sh shape, d time.Duration) (int, error) {
+	return drive(ctx, sh, d, func(i int) error {
+		now := time.Now().UnixMicro()
+		if sh.items > 0 {
+			_, err := s.pool.Exec(ctx, `select jobprogress.item($1, 'item' || ($2::int * $3::int + i) % 200, 'song', 'in_progress', count => $4::bigint) from generate_series(1, $3) as i`,
+				s.jobs[0], i, sh.items, now)
+			return err
+		}
+		_, err := s.pool.Exec(ctx, `update job set progress = jsonb_build_object('total', 9e15::bigint, 'done', $2::bigint) where id = $1`, s.jobs[i%len(s.jobs)], now)
 		return err
 	})
+}
+
+// collect has the garbage collected, as it is within two minutes anyway.
+func (s *service) collect() error {
+	response, err := http.Get(s.admin + "/debug/pprof/heap?gc=1")
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
 }
 
 // drive calls change at the rate of the shape, from several goroutines.
@@ -229,24 +254,32 @@ func (s *service) stop() error {
 // handler is the least that a handler can do.
 type handler struct {
 	*process
-	shape shape
+	shape  shape
+	client *http.Client
 }
 
-func startHandler(_ context.Context, sh shape) (subject, error) {
+func (b *bench) startHandler(_ context.Context, sh shape) (subject, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	command := exec.Command(self, "handler")
+	if sh.tls {
+		command.Args = append(command.Args, b.certificate)
+	}
 	p, err := startProcess(command, command.StdoutPipe, regexp.MustCompile(`serving (\S+)`))
 	if err != nil {
 		return nil, err
 	}
-	return &handler{p, sh}, nil
+	return &handler{p, sh, b.client}, nil
 }
 
 func (h *handler) requests() (requests []request) {
-	for i := range h.shape.jobs {
+	jobs := h.shape.jobs
+	if h.shape.together {
+		jobs = 1
+	}
+	for i := range jobs {
 		for range h.shape.viewers {
 			requests = append(requests, request{path: "/" + strconv.Itoa(i)})
 		}
@@ -254,14 +287,20 @@ func (h *handler) requests() (requests []request) {
 	return requests
 }
 
-func (h *handler) drive(ctx context.Context, d time.Duration) (int, error) {
-	return drive(ctx, h.shape, d, func(i int) error {
-		response, err := http.PostForm("http://"+h.addr+"/"+strconv.Itoa(i%h.shape.jobs), url.Values{"done": {strconv.FormatInt(time.Now().UnixMicro(), 10)}})
-		if err != nil {
-			return err
-		}
-		return response.Body.Close()
+func (h *handler) drive(ctx context.Context, sh shape, d time.Duration) (int, error) {
+	return drive(ctx, sh, d, func(i int) error {
+		return h.post("/"+strconv.Itoa(i%sh.jobs), url.Values{"done": {strconv.FormatInt(time.Now().UnixMicro(), 10)}, "times": {strconv.Itoa(max(sh.items, 1))}})
 	})
+}
+
+func (h *handler) collect() error { return h.post("/collect", nil) }
+
+func (h *handler) post(path string, form url.Values) error {
+	response, err := h.client.PostForm(h.shape.scheme()+h.addr+path, form)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
 }
 
 func (h *handler) stop() error {

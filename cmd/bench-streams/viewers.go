@@ -106,7 +106,7 @@ func dial(target netip.AddrPort, i int) (int, error) {
 
 var (
 	frameStart = []byte("\ndata: {\"type\":")
-	doneKey    = []byte(`"done":`)
+	momentKeys = [][]byte{[]byte(`"done":`), []byte(`"count":`)}
 )
 
 // read reads what comes until close is called.
@@ -151,9 +151,14 @@ func (v *viewers) take(s *stream, text []byte) {
 		v.started++
 	}
 	v.frames += frames
-	if at := bytes.LastIndex(text, doneKey); at >= 0 {
-		digits, _, whole := bytes.Cut(text[at+len(doneKey):], []byte(","))
-		if micros, err := strconv.ParseInt(string(digits), 10, 64); whole && err == nil && micros > 1e12 {
+	for _, key := range momentKeys {
+		at := bytes.LastIndex(text, key)
+		if at < 0 {
+			continue
+		}
+		digits := text[at+len(key):]
+		end := bytes.IndexAny(digits, ",}")
+		if micros, err := strconv.ParseInt(string(digits[:max(end, 0)]), 10, 64); err == nil && micros > 1e12 {
 			v.latencies = append(v.latencies, now.Sub(time.UnixMicro(micros)))
 		}
 	}

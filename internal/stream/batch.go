@@ -16,8 +16,9 @@ type text struct {
 }
 
 const (
-	sizeLine = "ffffffff\r\n" // the longest
-	lineEnd  = "\r\n"
+	sizeLine  = "ffffffff\r\n" // the longest
+	lineEnd   = "\r\n"
+	lastChunk = "0\r\n\r\n"
 )
 
 // beginText begins a text in the memory of an earlier one. What it says is appended, then endText makes it one.

@@ -81,7 +81,6 @@ func head(header http.Header) []byte {
 }
 
 const (
-	lastChunk = "0\r\n\r\n"
 	// lingerTime is how long a client may take to close its side after the end. Closed before it has read that, it might
 	// never see it.
 	lingerTime = time.Second
