@@ -58,7 +58,7 @@ type shape struct {
 	jobs     int  // that change
 	viewers  int  // of each job; of all, if they are shown together
 	together bool // on one stream
-	tls      bool // over HTTP/2 with TLS, a connection for each stream
+	tls      int  // how many streams share a connection of HTTP/2 with TLS, if they take those
 	rate     int  // changes a second, of all jobs together; 0: nothing changes
 	items    int  // how many items change at once, if not the progress does
 }
@@ -71,7 +71,7 @@ func (s shape) streams() int {
 }
 
 func (s shape) scheme() string {
-	if s.tls {
+	if s.tls > 0 {
 		return "https://"
 	}
 	return "http://"
@@ -82,8 +82,9 @@ func (b *bench) idle() []shape {
 		{name: "1,000 streams of a job", jobs: 1, viewers: 1000},
 		{name: thousands(b.streams) + " streams of a job", jobs: 1, viewers: b.streams},
 		{name: thousands(b.streams) + " streams of a job each", jobs: b.streams, viewers: 1},
-		{name: "1,000 streams of 20 jobs", jobs: 20, viewers: 1000, together: true},
-		{name: "1,000 streams of a job, HTTP/2 with TLS", jobs: 1, viewers: 1000, tls: true},
+		{name: "10,000 streams of 20 jobs", jobs: 20, viewers: 10_000, together: true},
+		{name: "2,000 streams of a job, HTTP/2 with TLS", jobs: 1, viewers: 2000, tls: 1},
+		{name: "2,000 streams of a job, HTTP/2 with TLS, 10 on a connection", jobs: 1, viewers: 2000, tls: 10},
 	}
 }
 
@@ -184,7 +185,7 @@ func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, e
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
 	quiet := func() (int64, error) {
-		for range 2 { // what pools keep goes with the second
+		for range 5 { // what pools keep goes with the second; stacks are halved by each
 			if err := server.collect(); err != nil {
 				return 0, err
 			}

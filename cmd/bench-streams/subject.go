@@ -139,7 +139,7 @@ func (b *bench) startService(ctx context.Context, sh shape) (_ subject, err erro
 	}
 	command := exec.Command(b.program, "serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
 		"--jwt-secret", secret, "--max-streams-per-account", "1000000", "--max-streams", "1000000")
-	if sh.tls {
+	if sh.tls > 0 {
 		command.Args = append(command.Args, "--tls-cert", b.certificate, "--tls-key", b.certificate)
 	}
 	command.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -264,7 +264,7 @@ func (b *bench) startHandler(_ context.Context, sh shape) (subject, error) {
 		return nil, err
 	}
 	command := exec.Command(self, "handler")
-	if sh.tls {
+	if sh.tls > 0 {
 		command.Args = append(command.Args, b.certificate)
 	}
 	p, err := startProcess(command, command.StdoutPipe, regexp.MustCompile(`serving (\S+)`))

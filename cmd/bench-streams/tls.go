@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -26,8 +27,8 @@ type closer interface{ close() }
 
 // opener is how streams of the shape are opened.
 func (b *bench) opener(sh shape) func(address string, requests []request) (closer, error) {
-	if sh.tls {
-		return openTLSViewers
+	if sh.tls > 0 {
+		return func(address string, requests []request) (closer, error) { return openTLSViewers(address, requests, sh.tls) }
 	}
 	return func(address string, requests []request) (closer, error) {
 		v, err := openViewers(address, requests)
@@ -38,13 +39,14 @@ func (b *bench) opener(sh shape) func(address string, requests []request) (close
 	}
 }
 
-// tlsViewers are streams over HTTP/2 with TLS, each over a connection of its own.
+// tlsViewers are streams over HTTP/2 with TLS, some over each connection.
 type tlsViewers struct {
 	transports []*http.Transport
 	cancel     func()
+	reading    sync.WaitGroup
 }
 
-func openTLSViewers(address string, requests []request) (_ closer, err error) {
+func openTLSViewers(address string, requests []request, shared int) (_ closer, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	v := &tlsViewers{cancel: cancel}
 	defer func() {
@@ -54,9 +56,11 @@ func openTLSViewers(address string, requests []request) (_ closer, err error) {
 	}()
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
-	for _, one := range requests {
-		transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-		v.transports = append(v.transports, transport)
+	for i, one := range requests {
+		if i%shared == 0 {
+			v.transports = append(v.transports, &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}})
+		}
+		transport := v.transports[i/shared]
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+one.path, nil)
 		if err != nil {
 			return nil, err
@@ -74,13 +78,14 @@ func openTLSViewers(address string, requests []request) (_ closer, err error) {
 			}
 			text = append(text, buffer[:n]...)
 		}
-		go io.Copy(io.Discard, response.Body)
+		v.reading.Go(func() { io.Copy(io.Discard, response.Body) })
 	}
 	return v, nil
 }
 
 func (v *tlsViewers) close() {
 	v.cancel()
+	v.reading.Wait()
 	for _, t := range v.transports {
 		t.CloseIdleConnections()
 	}
