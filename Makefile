@@ -4,7 +4,7 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help demo test test-postgres trust bench bench-db bench-streams lint fuzz check build up down postgres pgbouncer chromium
+.PHONY: help demo test test-postgres trust soak bench bench-db bench-streams lint fuzz check build up down postgres pgbouncer chromium
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,14 +22,17 @@ test-postgres: pgbouncer ## Test the SQL and the bus on PostgreSQL 14 to 18
 trust: postgres ## Test the promises under faults for TRUST=10m; SEED= repeats a run
 	TRUST=$${TRUST:-10m} go test -count=1 -timeout 0 -run TestAllFaults -v ./internal/trust
 
+soak: postgres ## Let viewers come and go for SOAK=30m, and see that all is back where it was
+	SOAK=$${SOAK:-30m} go test -count=1 -timeout 0 -run TestSoak -v ./cmd/jobprogress
+
 bench: postgres ## Measure
 	go test -run '^$$' -bench . -benchmem ./...
 
 bench-db: postgres ## Measure for half an hour what attaching costs the database, and write it into README.md
 	go run ./cmd/bench-db -readme README.md
 
-bench-streams: postgres ## Measure for some minutes what streams cost the server, beside a bare net/http handler
-	go run ./cmd/bench-streams
+bench-streams: postgres ## Measure for ten minutes what streams cost the server, and write it into cmd/bench-streams/README.md
+	go run ./cmd/bench-streams -streams $${STREAMS:-19000} -readme cmd/bench-streams/README.md
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@out=$$(gofmt -l cmd internal sql); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }

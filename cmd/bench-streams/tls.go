@@ -28,7 +28,9 @@ type closer interface{ close() }
 // opener is how streams of the shape are opened.
 func (b *bench) opener(sh shape) func(address string, requests []request) (closer, error) {
 	if sh.tls > 0 {
-		return func(address string, requests []request) (closer, error) { return openTLSViewers(address, requests, sh.tls) }
+		return func(address string, requests []request) (closer, error) {
+			return openTLSViewers(address, requests, sh.tls)
+		}
 	}
 	return func(address string, requests []request) (closer, error) {
 		v, err := openViewers(address, requests)
