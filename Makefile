@@ -28,8 +28,8 @@ soak: postgres ## Let viewers come and go for SOAK=30m, and see that all is back
 bench: postgres ## Measure
 	go test -run '^$$' -bench . -benchmem ./...
 
-bench-db: postgres ## Measure for half an hour what attaching costs the database, and write it into README.md
-	go run ./cmd/bench-db -readme README.md
+bench-db: postgres ## Measure for half an hour what attaching costs the database, and write it into cmd/bench-db/README.md
+	go run ./cmd/bench-db -readme cmd/bench-db/README.md
 
 bench-streams: postgres ## Measure for ten minutes what streams cost the server, and write it into cmd/bench-streams/README.md
 	go run ./cmd/bench-streams -streams $${STREAMS:-19000} -readme cmd/bench-streams/README.md
