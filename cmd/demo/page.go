@@ -108,7 +108,7 @@ func proxy(target *url.URL) http.Handler {
 	}
 }
 
-// viewer is who is signed in; whoever is not becomes the first account.
+// viewer is who is signed in; others become the first account.
 func (a *application) viewer(w http.ResponseWriter, r *http.Request) (account, error) {
 	if v, err := a.auth.Authenticate(r); err == nil {
 		for _, known := range accounts {

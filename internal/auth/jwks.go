@@ -40,7 +40,7 @@ type fetch struct {
 const (
 	// fetchInterval is how long a key that is published no more is accepted, about.
 	fetchInterval = 5 * time.Minute
-	// fetchPause is the least time between fetches: whoever sends tokens with invented keys must not be able to
+	// fetchPause is the least time between fetches: a client that sends tokens with invented keys must not be able to
 	// overwhelm the URL.
 	fetchPause = time.Second
 	// fetchTimeout bounds a fetch.

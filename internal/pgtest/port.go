@@ -9,7 +9,7 @@ import (
 )
 
 // FreePort finds a TCP port that nobody listens on: one of those that the system does not give to outgoing connections,
-// so that it stays free for whoever begins, ends and begins again to listen there.
+// so that it stays free for a process that listens there, stops, and listens again.
 func FreePort() (int, error) {
 	for {
 		port := 10_240 + rand.IntN(22_000)

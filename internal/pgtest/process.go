@@ -23,7 +23,7 @@ type process struct {
 	port       int
 	settings   []string
 	credential *syscall.Credential // of the user postgres when we are root, which PostgreSQL refuses to run as
-	leashes    []*os.File          // whoever holds the other end ends when these are closed, also by our death
+	leashes    []*os.File          // processes that hold the other end stop when these are closed, also by our death
 }
 
 // leash runs PostgreSQL for as long as its standard input is open, and then removes the directory: so nothing is left
