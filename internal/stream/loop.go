@@ -123,11 +123,12 @@ func (l *loop) turn() {
 	woken, calls := l.inbox.woken, l.inbox.calls
 	l.inbox.woken, l.inbox.calls = nil, nil
 	l.inbox.mu.Unlock()
-	for _, call := range calls {
-		call()
-	}
+	// Before all else: as long as what has changed counts as queued, another change does not wake the loop.
 	for _, w := range woken {
 		w.changed()
+	}
+	for _, call := range calls {
+		call()
 	}
 	for range len(l.pending) {
 		first := l.pending[0]
@@ -161,7 +162,7 @@ func (l *loop) open(s *stream, expires time.Time, out sink) {
 	s.sink = out
 	s.cutAt, s.recheckAt, s.endAt = never, never, never
 	if !expires.IsZero() {
-		s.endBy(expires.Sub(l.began), endExpired)
+		s.endBy(l.now+time.Until(expires), endExpired) // clocks may be set while the loop runs
 	}
 	if age := l.set.config.MaxAge; age > 0 {
 		s.endBy(l.now+jitter(age), endAged)
@@ -175,7 +176,9 @@ func (l *loop) open(s *stream, expires time.Time, out sink) {
 	l.streams.add(s)
 	s.source.open(l, s)
 	l.advance(s)
-	l.lookAgain(s)
+	if !s.closed {
+		l.lookAgain(s)
+	}
 }
 
 // drain has all streams end, each at a moment of its own.

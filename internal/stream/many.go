@@ -93,10 +93,13 @@ func (m *manyJobs) next(l *loop, s *stream) (*batch, end) {
 	var why end
 	switch {
 	case m.allEnded():
+		rows, sent := m.rows()
+		if !sent {
+			break // they go on, and wake the stream
+		}
 		why = endFinal
 		if out.frames > 0 {
-			id := sse.AppendID(nil, hub.FinalIDOf(m.rows()))
-			out.text = slices.Insert(out.text, out.last, id...)
+			out.text = slices.Insert(out.text, out.last, sse.AppendID(nil, hub.FinalIDOf(rows))...)
 		}
 	case m.synced != nil && m.allKnown():
 		out.add(m.synced)
@@ -131,35 +134,41 @@ func (o *output) addEvent(data []byte, quotedID []byte) {
 
 // show gathers what the viewer has not seen of a job.
 func (m *member) show(l *loop, s *stream, out *output) {
+	for m.gather(l, s, out) {
+	}
+}
+
+// gather gathers it of the topic that is watched. It reports whether that is another one now, whose row may be known already.
+func (m *member) gather(l *loop, s *stream, out *output) (renewed bool) {
 	subscriber := m.watch.subscriber
 	if subscriber.Stands(m.cursor) {
-		return
+		return false
 	}
 	id := job.Quote(string(subscriber.ID()))
 	if !m.shown || m.deleted {
 		now := subscriber.Picture()
 		m.cursor = now.Cursor
 		if now.Deleted {
-			l.renew(m)
+			return l.renew(m)
 		}
-		if !now.Found || now.Deleted || !s.owns(now.Row.State.Account) {
-			return
+		if !now.Found || !s.owns(now.Row.State.Account) {
+			return false
 		}
 		m.shown, m.ended, m.deleted = true, now.End == hub.Final, false
 		out.add(jobEvent(now.Row))
 		for _, item := range now.Items {
 			out.addEvent(item.Data, id)
 		}
-		return
+		return false
 	}
 	news := subscriber.Changes(m.cursor)
 	m.cursor = news.Cursor
 	if news.Deleted {
-		l.renew(m)
+		renewed = l.renew(m)
 	}
 	if news.Removed || !s.owns(news.Account) {
 		m.remove(out)
-		return
+		return renewed
 	}
 	for _, frame := range news.Frames {
 		out.addEvent(frame.Data, id)
@@ -168,6 +177,7 @@ func (m *member) show(l *loop, s *stream, out *output) {
 		}
 	}
 	m.ended, m.deleted = news.End == hub.Final, news.Deleted
+	return renewed
 }
 
 // remove says that a job is not the viewer's to see any more.
@@ -179,13 +189,15 @@ func (m *member) remove(out *output) {
 }
 
 // renew watches a job again whose row was deleted: it may come to be again.
-func (l *loop) renew(m *member) {
-	id := m.watch.subscriber.ID()
-	if subscriber := l.set.config.Hub.Join(id); subscriber != nil {
-		l.unwatch(m)
-		l.watch(m, subscriber)
-		m.cursor = hub.Cursor{}
+func (l *loop) renew(m *member) bool {
+	subscriber := l.set.config.Hub.Join(m.watch.subscriber.ID())
+	if subscriber == nil {
+		return false // the table was changed for one with other ids
 	}
+	l.unwatch(m)
+	l.watch(m, subscriber)
+	m.cursor = hub.Cursor{}
+	return true
 }
 
 // adjust makes the members those of the account's list.
@@ -236,12 +248,16 @@ func (m *manyJobs) allKnown() bool {
 	return true
 }
 
-func (m *manyJobs) rows() []job.Snapshot {
-	rows := make([]job.Snapshot, len(m.members))
+// rows are those of all jobs; sent reports whether the viewer was sent what they say.
+func (m *manyJobs) rows() (rows []job.Snapshot, sent bool) {
 	for i := range m.members {
-		rows[i] = m.members[i].watch.subscriber.Row()
+		one := &m.members[i]
+		rows = append(rows, one.watch.subscriber.Row())
+		if !one.watch.subscriber.Stands(one.cursor) {
+			return nil, false
+		}
 	}
-	return rows
+	return rows, true
 }
 
 // jobEvent is {"type":"job",…} as its data line.

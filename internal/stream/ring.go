@@ -51,10 +51,10 @@ func (r *ring[T]) sweep(most int, look func(T)) (done bool) {
 			r.next = 0
 		}
 		entry := r.entries[r.next]
-		r.left--
 		look(entry)
-		if r.next < len(r.entries) && r.entries[r.next] == entry {
+		if r.next < len(r.entries) && r.entries[r.next] == entry { // else another took its place, to be looked at next
 			r.next++
+			r.left--
 		}
 	}
 	return r.left == 0

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"jobprogress/internal/sse"
 )
 
 // socket is the sink of a stream that has taken its connection over from net/http: a file descriptor, and what the kernel
@@ -37,17 +40,25 @@ func takeOver(w http.ResponseWriter, r *http.Request, l *loop, s *stream, expire
 		return false
 	}
 	defer conn.Close() // and the descriptor is the socket's
-	fd, err := duplicate(conn)
+	out := &socket{loop: l, stream: s, head: head(w.Header())}
+	out.fd, err = duplicate(conn)
 	if err != nil {
+		l.set.config.Log.Error("stream refused", "error", err)
+		conn.Write(out.refusal()) // if that fails, so does the viewer
 		l.abandon(s, endClient)
 		return true
 	}
-	out := &socket{loop: l, stream: s, fd: fd, head: head(w.Header())}
 	if !l.do(func() { l.openSocket(s, expires, out) }) {
-		unix.Close(fd)
+		sendSome(out.fd, out.refusal())
+		unix.Close(out.fd)
 		l.abandon(s, endDrained)
 	}
 	return true
+}
+
+// refusal is the answer to a viewer who is to come back, because there is no stream now.
+func (c *socket) refusal() []byte {
+	return slices.Concat(c.head, endText(sse.AppendRetry(beginText(nil), cutLeast+rand.N(cutSpread))).chunk, []byte(lastChunk))
 }
 
 // duplicate returns a descriptor of the connection that is not Go's: net closes its own.
@@ -61,9 +72,8 @@ func duplicate(conn net.Conn) (fd int, err error) {
 		return 0, err
 	}
 	controlErr := raw.Control(func(original uintptr) {
-		if err = unix.SetsockoptInt(int(original), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost); err == nil {
-			fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
-		}
+		unix.SetsockoptInt(int(original), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost) // it goes without
+		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	return fd, errors.Join(err, controlErr)
 }
@@ -96,6 +106,7 @@ func (l *loop) openSocket(s *stream, expires time.Time, out *socket) {
 	}
 	if err != nil {
 		l.set.config.Log.Error("stream refused", "error", err)
+		sendSome(out.fd, out.refusal())
 		unix.Close(out.fd)
 		l.abandon(s, endClient)
 		return
@@ -171,7 +182,9 @@ func (c *socket) finish() {
 		c.rest = slices.Concat(c.rest, []byte(lastChunk))
 		return
 	}
-	if err := c.send([]byte(lastChunk), true); err != nil {
+	end := append(c.head, lastChunk...) // nothing may have been written yet
+	c.head = nil
+	if err := c.send(end, true); err != nil {
 		c.cut()
 		return
 	}

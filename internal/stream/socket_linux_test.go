@@ -21,11 +21,8 @@ import (
 	"jobprogress/internal/job"
 )
 
-const (
-	someJob  = job.ID("aaaaaaaa-0000-4000-8000-000000000000")
-	owner    = "11111111-0000-4000-8000-000000000000"
-	deadline = 30 * time.Second // for what should take milliseconds
-)
+// deadline is for what should take milliseconds.
+const deadline = 30 * time.Second
 
 // server serves streams of someJob over real sockets.
 type server struct {
@@ -33,6 +30,7 @@ type server struct {
 	hub      *hub.Hub
 	url      string
 	released atomic.Int32
+	between  func() // is called before each stream is served
 }
 
 func serve(t *testing.T) *server {
@@ -50,6 +48,9 @@ func serve(t *testing.T) *server {
 		if err != nil {
 			t.Error(err)
 			return
+		}
+		if s.between != nil {
+			s.between()
 		}
 		set.Serve(w, r, Request{Viewer: auth.Viewer{Account: owner}, Jobs: OneJob(subscriber, hub.Cursor{})})
 	}))
@@ -160,6 +161,20 @@ func TestEndIsReadByAClientThatSends(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("released %d times", s.released.Load())
 		}
+	}
+}
+
+// The job is another account's by the time that the stream begins: the answer is a whole one all the same.
+func TestStreamThatEndsBeforeItBegins(t *testing.T) {
+	s := serve(t)
+	s.between = func() { s.change(job.State{Account: "another", Status: job.Running}) }
+	conn := s.viewer("")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(response.Body); err != nil || len(text) > 0 || response.StatusCode != http.StatusOK {
+		t.Errorf("%s %q, %v", response.Status, text, err)
 	}
 }
 

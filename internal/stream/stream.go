@@ -111,7 +111,7 @@ const (
 
 // leastSilence is after how long without a frame a ping may leave, and silence when it does. Both are less than the interval,
 // because some proxies cut what is silent for exactly so long.
-func leastSilence(interval time.Duration) time.Duration { return interval * 8 / 10 }
+func leastSilence(interval time.Duration) time.Duration { return min(interval*8/10, interval-tick) }
 
 func silence(interval time.Duration) time.Duration {
 	return leastSilence(interval) + rand.N(max(interval/10-tick, 1))
@@ -222,10 +222,11 @@ func (l *loop) lookAgain(s *stream) {
 // now does not end it.
 func (l *loop) recheck(s *stream) {
 	s.recheckAt = never
+	recheck := s.recheck
 	l.rechecks.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, recheckTimeout)
 		defer cancel()
-		viewer, err := s.recheck(ctx)
+		viewer, err := recheck(ctx)
 		revoked := errors.Is(err, auth.ErrInvalid) || errors.Is(err, auth.ErrMissing) || err == nil && viewer.Account != s.account
 		l.do(func() {
 			switch {
@@ -261,6 +262,7 @@ func (l *loop) end(s *stream, why end, clean bool) {
 	l.set.metrics.end(why)
 	l.streams.remove(s)
 	s.source.close(l)
+	s.source, s.recheck = nil, nil // the wheel may hold the stream for a while
 	if clean {
 		s.sink.finish()
 	} else {
