@@ -32,7 +32,7 @@ type loop struct {
 	text      []byte // of a stream that has something of its own to say
 	frames    []byte // of a stream of many jobs
 	rechecks  sync.WaitGroup
-	discarded [4 << 10]byte // what viewers send
+	discarded [16 << 10]byte // what viewers send
 }
 
 // sliceSize is how many viewers of a watch are looked at before it is the turn of others. A write takes some microseconds.

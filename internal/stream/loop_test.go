@@ -36,6 +36,8 @@ func (v *viewer) write(t text, _ bool) error {
 	return nil
 }
 
+func (v *viewer) moves() bool { return false }
+
 func (v *viewer) finish() { v.ended = true }
 func (v *viewer) cut()    { v.ended = true }
 

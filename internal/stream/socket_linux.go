@@ -26,6 +26,7 @@ type socket struct {
 	use    int32  // which use of the descriptor this is: the poller may tell of one before
 	head   []byte // of the answer, until it is written
 	rest   []byte // of what was written
+	queued int    // bytes that the kernel had when it was asked last
 	last   bool   // the answer ends with rest
 }
 
@@ -94,6 +95,8 @@ const (
 	// lingerTime is how long a client may take to close its side after the end. Closed before it has read that, it might
 	// never see it.
 	lingerTime = time.Second
+	// readsMost bounds what is read at once of a client that sends without end.
+	readsMost = 64
 	// unsentMost is how much the kernel takes beyond what it can send, in bytes (tcp(7), TCP_NOTSENT_LOWAT). Its own measure is
 	// megabytes, and what lies there is not the newest state any more when it is read.
 	unsentMost = 32 << 10
@@ -144,10 +147,19 @@ func (c *socket) send(b []byte, shared bool) error {
 	first := c.stream.cutAt == never
 	c.stream.cutAt = c.loop.now + c.loop.set.config.WriteTimeout // it has taken a part of it
 	c.loop.lookAgain(c.stream)
+	c.moves() // from now on
 	if !first {
 		return nil
 	}
 	return c.loop.poller.awaitWritable(c)
+}
+
+// moves asks the kernel how much it still has (tcp(7), SIOCOUTQ): it says that the socket is writable only when much of it
+// has gone, which a slow client may take long for.
+func (c *socket) moves() bool {
+	before := c.queued
+	c.queued, _ = unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
+	return c.queued < before
 }
 
 // writable goes on with the rest.
@@ -213,11 +225,17 @@ func (c *socket) cut() {
 
 // read passes over what a viewer sends, which nobody asked for, and finds out whether it has left.
 func (c *socket) read(buffer []byte) {
-	n, err := unix.Read(c.fd, buffer)
-	if n > 0 || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		return
+	for range readsMost {
+		n, err := unix.Read(c.fd, buffer)
+		switch {
+		case n > 0 || errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return
+		default:
+			c.lost()
+			return
+		}
 	}
-	c.lost()
 }
 
 // sendSome writes what fits into the buffer of the socket, and returns how much that was. It never sleeps, so it need not

@@ -3,6 +3,7 @@ package stream
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,10 +12,12 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"jobprogress/internal/auth"
 	"jobprogress/internal/hub"
@@ -33,14 +36,14 @@ type server struct {
 	between  func() // is called before each stream is served
 }
 
-func serve(t *testing.T) *server {
+func serve(t *testing.T, writeTimeout time.Duration) *server {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	s := &server{t: t, hub: hub.New(registry)}
 	s.hub.Feed().SetTable(job.Table{IDType: job.IDUUID, Deleted: job.DeletedGone})
 	s.hub.Feed().SetLive()
 	set := New(Config{
-		Hub: s.hub, PingInterval: time.Minute, RecheckInterval: time.Hour, WriteTimeout: 10 * time.Second,
+		Hub: s.hub, PingInterval: time.Minute, RecheckInterval: time.Hour, WriteTimeout: writeTimeout,
 		Release: func(string) { s.released.Add(1) }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: registry,
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -109,7 +112,8 @@ func (s *server) viewer(more string) *net.TCPConn {
 
 // A viewer that can't keep up is sent the newest state when it can take more, and not all that it missed.
 func TestSlowViewerSkipsToTheNewestState(t *testing.T) {
-	s := serve(t)
+	t.Parallel()
+	s := serve(t, 10*time.Second)
 	conn := s.viewer("")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -137,9 +141,57 @@ func TestSlowViewerSkipsToTheNewestState(t *testing.T) {
 	}
 }
 
+// A viewer that takes little, and all the time, is not cut off: the kernel says for long that the socket is full.
+func TestSlowViewerIsNotCut(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 2*time.Second)
+	// As over a real network: the window is small, and opens in small steps.
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		c.Control(func(fd uintptr) {
+			err = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, 536), unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<10))
+		})
+		return err
+	}}
+	conn, err := dialer.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	conn.SetDeadline(time.Now().Add(deadline))
+	if _, err := conn.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	s.change(job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: 2, Total: 3, Message: strings.Repeat("x", 1<<20)}})
+	buffer := make([]byte, 1000)
+	for end := time.Now().Add(7 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if _, err := conn.Read(buffer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.released.Load() != 0 {
+		t.Error("it was cut off")
+	}
+}
+
+// A viewer that takes nothing is.
+func TestViewerThatTakesNothingIsCut(t *testing.T) {
+	t.Parallel()
+	s := serve(t, time.Second)
+	s.viewer("")
+	for i := int64(2); s.released.Load() == 0; i++ {
+		s.change(job.State{Account: owner, Status: job.Running, Progress: job.Progress{Done: i, Total: i, Message: strings.Repeat("x", 1<<20)}})
+		time.Sleep(10 * time.Millisecond)
+		if i > 3000 {
+			t.Fatal("it was not cut off in time")
+		}
+	}
+}
+
 // A client that sends what nobody asked for reads the end of its stream all the same, and its place is free then.
 func TestEndIsReadByAClientThatSends(t *testing.T) {
-	s := serve(t)
+	t.Parallel()
+	s := serve(t, 10*time.Second)
 	conn := s.viewer(strings.Repeat("GET /more HTTP/1.1\r\n\r\n", 2000))
 	reader := bufio.NewReader(conn)
 	response, err := http.ReadResponse(reader, nil)
@@ -166,7 +218,8 @@ func TestEndIsReadByAClientThatSends(t *testing.T) {
 
 // The job is another account's by the time that the stream begins: the answer is a whole one all the same.
 func TestStreamThatEndsBeforeItBegins(t *testing.T) {
-	s := serve(t)
+	t.Parallel()
+	s := serve(t, 10*time.Second)
 	s.between = func() { s.change(job.State{Account: "another", Status: job.Running}) }
 	conn := s.viewer("")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -180,7 +233,8 @@ func TestStreamThatEndsBeforeItBegins(t *testing.T) {
 
 // Viewers that come and go while their job changes and ends: each place is given back once.
 func TestPlacesAreGivenBackOnce(t *testing.T) {
-	s := serve(t)
+	t.Parallel()
+	s := serve(t, 10*time.Second)
 	const viewers = 200
 	for i := range viewers {
 		conn := s.viewer("")

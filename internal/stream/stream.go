@@ -86,6 +86,8 @@ type Source interface {
 type sink interface {
 	// full reports whether the viewer has yet to take what was written. When it has, advance is called.
 	full() bool
+	// moves reports whether the viewer has taken something since the last time, of what it has yet to take.
+	moves() bool
 	// write writes the text. The sink keeps it if it is shared, and else copies what it needs longer. A full sink takes one
 	// more: the comment after the first batch.
 	write(t text, shared bool) error
@@ -190,6 +192,8 @@ func (l *loop) lookAt(s *stream) {
 	case s.closed:
 		s.sink.cut()
 		return
+	case l.now >= s.cutAt && s.sink.moves():
+		s.cutAt = l.now + l.set.config.WriteTimeout
 	case l.now >= s.cutAt:
 		l.end(s, endStalled, false)
 		return
