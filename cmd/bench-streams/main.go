@@ -177,6 +177,10 @@ func (b *bench) measure(ctx context.Context, sh shape, starters []starter, round
 // settle is how long a server is left alone before it is measured.
 const settle = 2 * time.Second
 
+// collections is how often the garbage is collected before memory is measured: what pools keep goes with the second, and stacks
+// are halved by each.
+const collections = 5
+
 // idleRound measures what quiet streams take. The server has had streams before, so that what it takes once does not count.
 func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, err error) {
 	server, err := s.start(ctx, sh)
@@ -185,12 +189,10 @@ func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, e
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
 	quiet := func() (int64, error) {
-		for range 5 { // what pools keep goes with the second; stacks are halved by each
-			if err := server.collect(); err != nil {
-				return 0, err
-			}
-		}
 		pause(ctx, settle)
+		if err := server.collect(ctx); err != nil {
+			return 0, err
+		}
 		return server.memory()
 	}
 	requests := server.requests()
@@ -200,7 +202,6 @@ func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, e
 		return r, err
 	}
 	first.close()
-	pause(ctx, settle)
 	before, err := quiet()
 	if err != nil {
 		return r, err

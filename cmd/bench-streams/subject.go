@@ -34,9 +34,9 @@ type subject interface {
 	requests() []request
 	// drive changes the jobs as the shape says for so long, and returns how often.
 	drive(ctx context.Context, sh shape, d time.Duration) (changes int, err error)
-	// memory is what the process has, of its own; collect has the garbage collected before.
+	// memory is what the process has, of its own; collect has the garbage collected before, and memory given back.
 	memory() (bytes int64, err error)
-	collect() error
+	collect(ctx context.Context) error
 	processor() time.Duration
 	stop() error
 }
@@ -207,15 +207,20 @@ func (s *service) drive(ctx context.Context, sh shape, d time.Duration) (int, er
 	})
 }
 
-// collect has the garbage collected, as it is within two minutes anyway.
-func (s *service) collect() error {
-	response, err := http.Get(s.admin + "/debug/pprof/heap?gc=1")
-	if err != nil {
-		return err
+// collect has the garbage collected, as it is within two minutes anyway, and waits until the server has given back what is free.
+func (s *service) collect(ctx context.Context) error {
+	for range collections {
+		response, err := http.Get(s.admin + "/debug/pprof/heap?gc=1")
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		if err = errors.Join(err, response.Body.Close()); err != nil {
+			return err
+		}
 	}
-	defer response.Body.Close()
-	_, err = io.Copy(io.Discard, response.Body)
-	return err
+	pause(ctx, 12*time.Second)
+	return nil
 }
 
 // drive calls change at the rate of the shape, from several goroutines.
@@ -288,12 +293,23 @@ func (h *handler) requests() (requests []request) {
 }
 
 func (h *handler) drive(ctx context.Context, sh shape, d time.Duration) (int, error) {
+	jobs := sh.jobs
+	if sh.together {
+		jobs = 1
+	}
 	return drive(ctx, sh, d, func(i int) error {
-		return h.post("/"+strconv.Itoa(i%sh.jobs), url.Values{"done": {strconv.FormatInt(time.Now().UnixMicro(), 10)}, "times": {strconv.Itoa(max(sh.items, 1))}})
+		return h.post("/"+strconv.Itoa(i%jobs), url.Values{"done": {strconv.FormatInt(time.Now().UnixMicro(), 10)}, "times": {strconv.Itoa(max(sh.items, 1))}})
 	})
 }
 
-func (h *handler) collect() error { return h.post("/collect", nil) }
+func (h *handler) collect(context.Context) error {
+	for range collections {
+		if err := h.post("/collect", nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (h *handler) post(path string, form url.Values) error {
 	response, err := h.client.PostForm(h.shape.scheme()+h.addr+path, form)

@@ -158,6 +158,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	g.Go(func() error { return b.Run(busContext) })
 	g.Go(func() error { return api.Run(streamContext) })
 	g.Go(func() error { return runAuth(busContext) })
+	g.Go(func() error { return returnMemory(busContext) })
 	g.Go(func() error { return serve(admin.Serve(adminListener)) })
 	g.Go(func() error {
 		if c.TLSCert != "" {

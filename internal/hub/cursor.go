@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -18,11 +19,15 @@ import (
 // Cursor is where a viewer stands. The zero Cursor is that of a new one.
 type Cursor struct {
 	version uint64 // of the topic, of which it has seen all; 0 is nothing of it
-	foreign bool   // its page shows what another topic sent
 }
 
+// elsewhere is the version of a viewer whose page shows what another topic sent.
+const elsewhere = math.MaxUint64
+
 // Known reports whether the viewer has seen this topic, and not the job elsewhere or never.
-func (c Cursor) Known() bool { return c.version > 0 }
+func (c Cursor) Known() bool { return c.version > 0 && c.version != elsewhere }
+
+func (c Cursor) foreign() bool { return c.version == elsewhere }
 
 const finalPrefix = "final-"
 
@@ -70,7 +75,10 @@ func (s *Subscriber) Cursor(lastEventID string) Cursor {
 			return Cursor{version: n}
 		}
 	}
-	return Cursor{foreign: lastEventID != ""}
+	if lastEventID != "" {
+		return Cursor{version: elsewhere}
+	}
+	return Cursor{}
 }
 
 // Seen reports whether the event of this id was the final one of the state in which the job is now.

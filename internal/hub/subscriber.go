@@ -197,9 +197,9 @@ func (t *topic) since(cursor Cursor) []*part {
 			take(p)
 		}
 	} else {
-		take(whole(t.progress, cursor.foreign, job.Progress{}.Event()))
+		take(whole(t.progress, cursor.foreign(), job.Progress{}.Event()))
 		take(t.status)
-		take(whole(t.message, cursor.foreign, job.ErrorEvent("")))
+		take(whole(t.message, cursor.foreign(), job.ErrorEvent("")))
 		for _, p := range t.parts {
 			if p.item != nil {
 				take(p)
