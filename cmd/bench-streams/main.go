@@ -79,12 +79,12 @@ func (s shape) scheme() string {
 
 func (b *bench) idle() []shape {
 	return []shape{
-		{name: "1,000 streams of a job", jobs: 1, viewers: 1000},
-		{name: thousands(b.streams) + " streams of a job", jobs: 1, viewers: b.streams},
-		{name: thousands(b.streams) + " streams of a job each", jobs: b.streams, viewers: 1},
-		{name: "10,000 streams of 20 jobs", jobs: 20, viewers: 10_000, together: true},
-		{name: "2,000 streams of a job, HTTP/2 with TLS", jobs: 1, viewers: 2000, tls: 1},
-		{name: "2,000 streams of a job, HTTP/2 with TLS, 10 on a connection", jobs: 1, viewers: 2000, tls: 10},
+		{name: "1,000 streams of one job", jobs: 1, viewers: 1000},
+		{name: thousands(b.streams) + " streams of one job", jobs: 1, viewers: b.streams},
+		{name: thousands(b.streams) + " streams, a job each", jobs: b.streams, viewers: 1},
+		{name: "10,000 streams of the same 20 jobs", jobs: 20, viewers: 10_000, together: true},
+		{name: "2,000 connections of HTTP/2 with TLS, a stream each", jobs: 1, viewers: 2000, tls: 1},
+		{name: "200 connections of HTTP/2 with TLS, 10 streams each", jobs: 1, viewers: 2000, tls: 10},
 	}
 }
 
@@ -93,7 +93,7 @@ func (b *bench) busy() []shape {
 		{name: "1 job, 1,000 viewers, 50 changes/s", jobs: 1, viewers: 1000, rate: 50},
 		{name: "1,000 jobs, 1 viewer each, 500 changes/s", jobs: 1000, viewers: 1, rate: 500},
 		{name: "1,000 jobs, 1 viewer each, 400 changes/s", jobs: 1000, viewers: 1, rate: 400},
-		{name: "20 jobs on one stream, 1,000 viewers, 50 changes/s", jobs: 20, viewers: 1000, together: true, rate: 50},
+		{name: "20 jobs on each of 1,000 streams, 50 changes/s", jobs: 20, viewers: 1000, together: true, rate: 50},
 	}
 }
 

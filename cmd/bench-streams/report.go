@@ -82,11 +82,11 @@ func (r report) chart() []byte {
 	for i := 0; i+1 < len(r.busy); i += 2 {
 		bars = append(bars, bar{r.busy[i].shape, r.busy[i].cpu, r.busy[i+1].cpu, "µs of CPU a frame"})
 	}
-	const width, label, line, top = 900, 330, 44, 40
+	const width, label, line, top = 960, 390, 44, 40
 	var s strings.Builder
 	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n", width, top+line*len(bars)+10)
 	s.WriteString(`<rect width="100%" height="100%" fill="#fff"/>` + "\n")
-	s.WriteString(`<text x="330" y="22" fill="#2563eb">jobprogress</text><text x="430" y="22" fill="#6b7280">a minimal net/http handler</text>` + "\n")
+	fmt.Fprintf(&s, `<text x="%d" y="22" fill="#2563eb">jobprogress</text><text x="%d" y="22" fill="#6b7280">a minimal net/http handler</text>`+"\n", label, label+100)
 	for i, b := range bars {
 		y := top + i*line
 		scale := (width - label - 190) / max(b.ours, b.theirs)
