@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -424,5 +425,21 @@ func TestBarNamesTheJob(t *testing.T) {
 			t.Errorf("%q is shown as %q", id, got)
 		}
 		newOneBar(os.Stdout, id).close()
+	}
+}
+
+func TestAddressInUseIsNamed(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, flag := range []string{"--addr", "--admin-addr"} {
+		args := []string{"serve", "--database-url", "postgres://127.0.0.1:1/none", "--jwt-secret", secret, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", flag, taken.Addr().String()}
+		err := run(t.Context(), args, noEnv, io.Discard, io.Discard)
+		if want := flag + " " + taken.Addr().String() + " is in use"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("it says %v, and not %q", err, want)
+		}
 	}
 }

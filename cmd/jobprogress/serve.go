@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,7 +83,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		log.Warn("the JWT secret is short: HS256 asks for 32 bytes or more", "bytes", len(c.JWTSecret))
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo())
 
 	requestStore, err := store.Open(c.DatabaseURL, requestConns)
 	if err != nil {
@@ -132,12 +133,12 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 
 	listener, err := listen(c.Addr, 2*c.WriteTimeout)
 	if err != nil {
-		return err // it names the address
+		return listenError("--addr", c.Addr, err)
 	}
 	defer listener.Close()
 	adminListener, err := net.Listen("tcp", c.AdminAddr)
 	if err != nil {
-		return err
+		return listenError("--admin-addr", c.AdminAddr, err)
 	}
 	defer adminListener.Close()
 	public, admin := c.server(handler, log), c.server(api.Admin(), log)
@@ -194,6 +195,14 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// listenError says which address can't be listened on, and what may be done.
+func listenError(flag, address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s %s is in use: stop what listens there, or name another; port 0 picks a free one", flag, address)
+	}
+	return fmt.Errorf("%s %s: %w", flag, address, err)
 }
 
 // closeSoon closes a pool, but does not wait for connections to a database that hangs.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -180,4 +181,46 @@ func FuzzCredentials(f *testing.F) {
 			t.Errorf("error %v is of no kind", err)
 		}
 	})
+}
+
+// The operator's log says why a token was refused, and never the token.
+func TestRefusalsSayWhy(t *testing.T) {
+	mint := func(claims jwt.MapClaims, secret string) string {
+		t.Helper()
+		token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims)
+		token.Header["kid"] = "key-7"
+		text, err := token.SignedString([]byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	now := time.Now().Unix()
+	j := JWT{Keys: Secret("a secret of at least thirty-two bytes"), Claim: "sub", Issuer: "app", Audience: "jobs"}
+	for name, c := range map[string]struct {
+		claims jwt.MapClaims
+		secret string
+		want   string
+	}{
+		"expired":       {jwt.MapClaims{"exp": now - 12, "iss": "app", "aud": "jobs", "sub": "ada"}, string(j.Keys.(Secret)), "token is expired: 12s ago"},
+		"not yet valid": {jwt.MapClaims{"exp": now + 900, "nbf": now + 300, "iss": "app", "aud": "jobs", "sub": "ada"}, string(j.Keys.(Secret)), "nbf is 5m0s ahead"},
+		"audience":      {jwt.MapClaims{"exp": now + 900, "iss": "app", "aud": "mail", "sub": "ada"}, string(j.Keys.(Secret)), `aud is "mail", and not "jobs"`},
+		"issuer":        {jwt.MapClaims{"exp": now + 900, "iss": "other", "aud": "jobs", "sub": "ada"}, string(j.Keys.(Secret)), `iss is "other", and not "app"`},
+		"signature":     {jwt.MapClaims{"exp": now + 900, "iss": "app", "aud": "jobs", "sub": "ada"}, "another secret of thirty-two bytes", `alg "HS256", kid "key-7"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			token := mint(c.claims, c.secret)
+			r.Header.Set("Authorization", "Bearer "+token)
+			_, err := j.Authenticate(r)
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("it says %q, and not %q", err, c.want)
+			}
+			for part := range strings.SplitSeq(token, ".") {
+				if strings.Contains(err.Error(), part) {
+					t.Errorf("it shows the token: %q", err)
+				}
+			}
+		})
+	}
 }

@@ -47,20 +47,23 @@ func (j JWT) verify(ctx context.Context, token string) (v Viewer, revocable bool
 		options = append(options, jwt.WithAudience(j.Audience))
 	}
 	claims := jwt.MapClaims{}
-	_, err = jwt.NewParser(options...).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return j.Keys.key(ctx, t) })
+	parsed, err := jwt.NewParser(options...).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return j.Keys.key(ctx, t) })
 	switch {
 	case errors.Is(err, ErrNoKeys):
 		return Viewer{}, false, err
 	case err != nil:
-		return Viewer{}, false, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Viewer{}, false, j.refusal(err, parsed, claims)
 	}
 	account := accountOf(claims[j.Claim])
 	if account == "" {
 		return Viewer{}, false, fmt.Errorf("%w: claim %q is neither a string nor an integer", ErrInvalid, j.Claim)
 	}
 	expires, err := claims.GetExpirationTime()
-	if err != nil || expires == nil || !time.Now().Before(expires.Time) { // the leeway is not for exp
-		return Viewer{}, false, fmt.Errorf("%w: exp is not a time ahead", ErrInvalid)
+	if err != nil || expires == nil {
+		return Viewer{}, false, fmt.Errorf("%w: exp is no time", ErrInvalid)
+	}
+	if !time.Now().Before(expires.Time) { // the leeway is not for exp
+		return Viewer{}, false, j.refusal(jwt.ErrTokenExpired, parsed, claims)
 	}
 	return Viewer{Account: account, Expires: expires.Time}, j.Keys.change(), nil
 }

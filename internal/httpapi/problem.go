@@ -118,6 +118,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.WriteTimeout)) // from now on, not from the request
 	p := asProblem(err)
 	a.metrics.refused.WithLabelValues(p.Code).Inc()
+	a.Log.Debug("request refused", "code", p.Code, "method", r.Method, "path", r.URL.Path, "error", err)
 	switch {
 	case p.Code == errInternal.Code:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)

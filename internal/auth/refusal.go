@@ -1,0 +1,40 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// refusal says why a token is not valid, for the operator's log: what it says, and what it should, never the token itself.
+func (j JWT) refusal(err error, token *jwt.Token, claims jwt.MapClaims) error {
+	var details []string
+	add := func(applies error, text string, args ...any) {
+		if errors.Is(err, applies) {
+			details = append(details, fmt.Sprintf(text, args...))
+		}
+	}
+	if expires, _ := claims.GetExpirationTime(); expires != nil {
+		add(jwt.ErrTokenExpired, "%s ago", time.Since(expires.Time).Round(time.Second))
+	}
+	for claim, applies := range map[string]error{"iat": jwt.ErrTokenUsedBeforeIssued, "nbf": jwt.ErrTokenNotValidYet} {
+		if seconds, ok := claims[claim].(interface{ Float64() (float64, error) }); ok {
+			if at, err := seconds.Float64(); err == nil {
+				add(applies, "%s is %s ahead", claim, time.Until(time.Unix(int64(at), 0)).Round(time.Second))
+			}
+		}
+	}
+	add(jwt.ErrTokenInvalidAudience, "aud is %.100q, and not %q", claims["aud"], j.Audience)
+	add(jwt.ErrTokenInvalidIssuer, "iss is %.100q, and not %q", claims["iss"], j.Issuer)
+	if token != nil {
+		add(jwt.ErrTokenSignatureInvalid, "alg %.20q, kid %.100q", token.Header["alg"], token.Header["kid"])
+		add(jwt.ErrTokenUnverifiable, "alg %.20q, kid %.100q", token.Header["alg"], token.Header["kid"])
+	}
+	if details == nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return fmt.Errorf("%w: %w: %s", ErrInvalid, err, strings.Join(details, ", "))
+}
