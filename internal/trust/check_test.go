@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"time"
 )
 
 // check compares what a view saw since the last time with what was written. It returns the first broken promise, or "".
@@ -49,7 +50,7 @@ func (one *view) checkSight(h *history, i int) string {
 		}
 		if terminal(s.status) {
 			one.highest["ended"] = s.run
-		} else if ended, ok := one.highest["ended"]; ok && s.run <= ended {
+		} else if ended, ok := one.highest["ended"]; ok && max(s.run, one.runNext(i)) <= ended {
 			return fmt.Sprintf("it was taken back into run %d, which had ended", s.run)
 		}
 	case "error":
@@ -89,6 +90,21 @@ func (one *view) checkSight(h *history, i int) string {
 		return fmt.Sprintf("it was answered %s %s", s.what, s.data)
 	}
 	return ""
+}
+
+// runNext is the run of the progress that came together with a sight: a viewer that was cut off in the middle of what it was
+// sent of a run that had ended hears of the next run in the order in which its parts have changed last.
+func (one *view) runNext(i int) int64 {
+	s := one.seen[i]
+	for _, next := range one.seen[i+1:] {
+		if next.connection != s.connection || next.at-s.at > 50*time.Millisecond {
+			break
+		}
+		if next.what == "progress" {
+			return next.run
+		}
+	}
+	return 0
 }
 
 // checkItem returns what is wrong with showing the viewer an item.
