@@ -104,7 +104,7 @@ test('ten tabs have one stream, and a leader that goes is replaced', async () =>
   await shows([hung], id, done); // awake again, and one of the others
   await its.origin.progress(id, ++done);
   await shows(pages, id, done);
-  expect(await streams()).toBe(1);
+  await eventually('one stream', async () => (await streams()) === 1); // the one that hung may just be opening its own again
   console.log(after.join('\n'));
   await context.close();
 });
@@ -116,7 +116,7 @@ test('tabs that watch different jobs have one stream, and other accounts none of
   await shows([named[0]!], others[0]!, 0);
   await shows([named[1]!], others[1]!, 0);
   expect(Object.keys((await state(named[0]!)).done)).toEqual([others[0]]);
-  expect(await streams()).toBe(2); // of the list, and of what is named
+  await eventually('two streams, of the list and of what is named', async () => (await streams()) === 2);
   // Somebody else signs in, and this tab says so.
   await context.addCookies([{ name: 'session', value: token(ben), url: its.site.url }]);
   const theirs = await its.origin.insert(ben);
