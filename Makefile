@@ -31,7 +31,7 @@ bench: postgres ## Measure
 bench-db: postgres ## Measure for half an hour what attaching costs the database, and write it into cmd/bench-db/README.md
 	go run ./cmd/bench-db -readme cmd/bench-db/README.md
 
-bench-streams: postgres ## Measure for ten minutes what streams cost the server, and write it into cmd/bench-streams/README.md
+bench-streams: postgres ## Measure for twenty minutes what streams cost the server, and write it into cmd/bench-streams/README.md
 	go run ./cmd/bench-streams -streams $${STREAMS:-19000} -readme cmd/bench-streams/README.md
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
