@@ -43,7 +43,7 @@ func (t *topic) add(done string) {
 	t.changed = make(chan struct{})
 }
 
-// serveHandler serves streams, each with a goroutine of net/http's, and changes a job when it is told to.
+// serveHandler serves streams, each with a goroutine of net/http's, and changes a job on request.
 func serveHandler(certificate string) {
 	var mu sync.Mutex
 	topics := make(map[string]*topic)

@@ -146,7 +146,7 @@ func (b *bench) run(ctx context.Context, readme string) error {
 		}
 	}
 	for _, s := range starters {
-		most, err := b.most(ctx, s)
+		most, err := with(ctx, shape{jobs: 1, viewers: 1000, rate: 50}, s, b.most)
 		if err != nil {
 			return fmt.Errorf("most frames, %s: %w", s.name, err)
 		}
@@ -155,12 +155,25 @@ func (b *bench) run(ctx context.Context, readme string) error {
 	return r.write(b, readme)
 }
 
+// measurement measures a server that has the jobs of the shape.
+type measurement func(ctx context.Context, sh shape, server subject) (result, error)
+
+// with measures a server of its own.
+func with(ctx context.Context, sh shape, s starter, measure measurement) (r result, err error) {
+	server, err := s.start(ctx, sh)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+	return measure(ctx, sh, server)
+}
+
 // measure appends the median of interleaved rounds of each subject.
-func (b *bench) measure(ctx context.Context, sh shape, starters []starter, round func(context.Context, shape, starter) (result, error), rows *[]row) error {
+func (b *bench) measure(ctx context.Context, sh shape, starters []starter, round measurement, rows *[]row) error {
 	results := make([][]result, len(starters))
 	for range b.rounds {
 		for i, s := range starters {
-			r, err := round(ctx, sh, s)
+			r, err := with(ctx, sh, s, round)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", sh.name, s.name, err)
 			}
@@ -182,12 +195,7 @@ const settle = 2 * time.Second
 const collections = 5
 
 // idleRound measures what quiet streams take. The server has had streams before, so that what it takes once does not count.
-func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, err error) {
-	server, err := s.start(ctx, sh)
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, server.stop()) }()
+func (b *bench) idleRound(ctx context.Context, sh shape, server subject) (r result, err error) {
 	quiet := func() (int64, error) {
 		pause(ctx, settle)
 		if err := server.collect(ctx); err != nil {
@@ -222,12 +230,7 @@ func (b *bench) idleRound(ctx context.Context, sh shape, s starter) (r result, e
 }
 
 // busyRound measures what changes cost, and how long they take.
-func (b *bench) busyRound(ctx context.Context, sh shape, s starter) (r result, err error) {
-	server, err := s.start(ctx, sh)
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, server.stop()) }()
+func (b *bench) busyRound(ctx context.Context, sh shape, server subject) (r result, err error) {
 	v, err := openViewers(server.address(), server.requests())
 	if err != nil {
 		return r, err
@@ -258,15 +261,9 @@ func (b *bench) drive(ctx context.Context, sh shape, server subject, v *viewers)
 	return r, ctx.Err()
 }
 
-// most finds the most frames a second that arrive with a p99 of less than a second, and none skipped: all items of a job change, more and more
-// often, before a thousand viewers.
-func (b *bench) most(ctx context.Context, s starter) (best result, err error) {
-	sh := shape{jobs: 1, viewers: 1000, rate: 50}
-	server, err := s.start(ctx, sh)
-	if err != nil {
-		return best, err
-	}
-	defer func() { err = errors.Join(err, server.stop()) }()
+// most finds the most frames a second that arrive with a p99 of less than a second, and at most a hundredth skipped: more and
+// more items of a job change at once.
+func (b *bench) most(ctx context.Context, sh shape, server subject) (best result, err error) {
 	v, err := openViewers(server.address(), server.requests())
 	if err != nil {
 		return best, err
@@ -278,7 +275,7 @@ func (b *bench) most(ctx context.Context, s starter) (best result, err error) {
 		if err != nil {
 			return best, err
 		}
-		fmt.Fprintln(os.Stderr, s.name, sh.items*sh.rate*sh.viewers, "frames/s asked:", r)
+		fmt.Fprintln(os.Stderr, sh.items*sh.rate*sh.viewers, "frames/s asked:", r)
 		if r.p99 > time.Second || r.skipped > 0.01 {
 			break
 		}

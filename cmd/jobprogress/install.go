@@ -18,7 +18,7 @@ type installCommand struct {
 	Table       string `env:"JOBPROGRESS_TABLE" placeholder:"TABLE" help:"The job table, schema-qualified or found by search_path. Default: the one attached, at first that of the preset, or job."`
 	ServiceRole string `env:"JOBPROGRESS_SERVICE_ROLE" placeholder:"ROLE" help:"Role that serve connects as: may read the published state of jobs."`
 	WorkerRole  string `env:"JOBPROGRESS_WORKER_ROLE" placeholder:"ROLE" help:"Role that workers connect as: may call jobprogress.item."`
-	Gate        string `env:"JOBPROGRESS_GATE" default:"" enum:",on,off" help:"on or off; off has every change notified, also of jobs that nobody watches: for listeners of your own. Commits that notify wait for one another, so this costs writers most of their speed where many write at once; cmd/bench-db/README.md has figures. Default: as it was, at first on."`
+	Gate        string `env:"JOBPROGRESS_GATE" default:"" enum:",on,off" help:"on or off; off has every change notified, also of unwatched jobs: for listeners of your own. Commits that notify wait for one another, so this costs writers most of their speed where many write at once; cmd/bench-db/README.md has figures. Default: as it was, at first on."`
 
 	Preset string `placeholder:"NAME" help:"Mapping of a job queue: river, oban, good_job, graphile-worker or pg-boss; job is the stand-in's. Flags beside it win; what was chosen before is taken back."`
 	mapping

@@ -64,7 +64,7 @@ const (
 	closeTimeout = 500 * time.Millisecond
 	// headerTimeout bounds the time that a client may take to say what it wants.
 	headerTimeout = 10 * time.Second
-	// idleTimeout ends connections that nobody uses.
+	// idleTimeout ends idle connections.
 	idleTimeout = 2 * time.Minute
 	// pingTimeout is how long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long it
 	// may take to give one.
@@ -218,7 +218,7 @@ func closeSoon(s *store.Store) {
 	}
 }
 
-// serve makes nothing of the error that a server returns when it was told to stop.
+// serve makes nothing of the error that a server returns after Shutdown or Close.
 func serve(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -33,8 +33,8 @@ func TestSoak(t *testing.T) {
 	second := &http.Client{Transport: &http.Transport{Protocols: protocols}}
 	s := serveForTest(t, pgtest.New(t), "--write-timeout", "2s", "--max-streams-per-account", "10000")
 	k := &soak{server: s, token: token(t, ada, length+time.Hour), http2: second}
-	for range 20 {
-		k.jobs.Store(k.next.Add(1), s.insert())
+	for i := range k.jobs {
+		k.jobs[i].Store(s.insert())
 	}
 	k.run(t, 2*time.Second) // what comes with the first streams, and stays
 	before := k.settled(t, nil)
@@ -51,8 +51,7 @@ type soak struct {
 	server  *server
 	token   string
 	http2   *http.Client
-	jobs    sync.Map // number → id
-	next    atomic.Int64
+	jobs    [20]atomic.Value // ids
 	streams atomic.Int64
 }
 
@@ -128,7 +127,8 @@ func sleep(ctx context.Context, d time.Duration) {
 // change has something happen to a job. Errors are the database's, whose sessions are killed.
 func (k *soak) change(random *rand.Rand) {
 	db, ctx := k.server.db, k.server.t.Context()
-	number, id := k.job(random)
+	slot := &k.jobs[random.IntN(len(k.jobs))]
+	id := slot.Load()
 	switch random.IntN(20) {
 	case 0:
 		db.Exec(ctx, `update job set status = 'completed' where id = $1`, id)
@@ -140,7 +140,7 @@ func (k *soak) change(random *rand.Rand) {
 		var fresh string
 		err := db.QueryRow(ctx, `insert into job (id, account_id, type, status, progress) values (gen_random_uuid(), $1, 'matching', 'running', '{"total": 10}') returning id`, ada).Scan(&fresh)
 		if err == nil {
-			k.jobs.Store(number, fresh)
+			slot.Store(fresh)
 		}
 	case 5, 6, 7, 8:
 		db.Exec(ctx, `select jobprogress.item($1, 'i' || $2::int, 'song', 'in_progress', label => repeat('x', 150))`, id, random.IntN(300))
@@ -149,16 +149,9 @@ func (k *soak) change(random *rand.Rand) {
 	}
 }
 
-func (k *soak) job(random *rand.Rand) (number int64, id string) {
-	number = 1 + random.Int64N(k.next.Load())
-	found, _ := k.jobs.Load(number)
-	return number, found.(string)
-}
-
 // view opens a stream and leaves it, in one of the ways that there are.
 func (k *soak) view(ctx context.Context, random *rand.Rand) {
-	_, id := k.job(random)
-	path := streamOf(id)
+	path := streamOf(k.jobs[random.IntN(len(k.jobs))].Load().(string))
 	if random.IntN(4) == 0 {
 		path = "/api/jobs/progress"
 	}

@@ -130,7 +130,7 @@ type refusal struct{ reason string }
 
 func (r refusal) Error() string { return r.reason }
 
-// errSeen is that the job had ended when we came back, as we had been told.
+// errSeen is that the job had ended when we came back.
 var errSeen = errors.New("job has ended")
 
 // validate tells a stream from a refusal, and those worth another try from the rest.

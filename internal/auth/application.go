@@ -53,7 +53,7 @@ const (
 	maxAnswer = 64 << 10
 )
 
-// asked are the headers that are passed on, and all that the application is told.
+// asked are the headers that are passed on, and all that the application gets.
 var asked = []string{"Authorization", "Cookie", "Origin"}
 
 // NewApplication asks at the URL.

@@ -31,6 +31,8 @@ type Viewer struct {
 
 	// Recheck finds out who the credentials are now. It is nil if they can't end before Expires.
 	Recheck func(context.Context) (Viewer, error)
+
+	revocable bool // they can
 }
 
 // Owns reports whether the viewer may see the jobs of an account. A job without an owner is nobody's.
@@ -71,8 +73,8 @@ func credentials(r *http.Request, cookie string) (tokens []string, err error) {
 	return tokens[:min(len(tokens), maxTokens)], nil
 }
 
-// verifier finds the viewer of a token, and whether the token may end before its time.
-type verifier func(ctx context.Context, token string) (v Viewer, revocable bool, err error)
+// verifier finds the viewer of a token.
+type verifier func(ctx context.Context, token string) (Viewer, error)
 
 // authenticate finds the tokens of a request, and the viewer of the first of them that is valid. Without one it returns the
 // error of a token that may be valid, else that of the last.
@@ -81,25 +83,23 @@ func authenticate(r *http.Request, cookie string, verify verifier) (Viewer, erro
 	if err != nil {
 		return Viewer{}, err
 	}
-	v, revocable, err := verifyAny(r.Context(), tokens, verify)
-	if revocable && err == nil {
+	v, err := verifyAny(r.Context(), tokens, verify)
+	if v.revocable {
 		kept := make([]string, len(tokens)) // and not the headers that they are a part of
 		for i, token := range tokens {
 			kept[i] = strings.Clone(token)
 		}
-		v.Recheck = func(ctx context.Context) (Viewer, error) {
-			v, _, err := verifyAny(ctx, kept, verify)
-			return v, err
-		}
+		v.Recheck = func(ctx context.Context) (Viewer, error) { return verifyAny(ctx, kept, verify) }
 	}
 	return v, err
 }
 
-func verifyAny(ctx context.Context, tokens []string, verify verifier) (v Viewer, revocable bool, err error) {
-	var undecided error
+func verifyAny(ctx context.Context, tokens []string, verify verifier) (Viewer, error) {
+	var err, undecided error
 	for _, token := range tokens {
-		if v, revocable, err = verify(ctx, token); err == nil {
-			return v, revocable, nil
+		var v Viewer
+		if v, err = verify(ctx, token); err == nil {
+			return v, nil
 		}
 		if !errors.Is(err, ErrInvalid) {
 			undecided = err
@@ -108,7 +108,7 @@ func verifyAny(ctx context.Context, tokens []string, verify verifier) (v Viewer,
 	if undecided != nil {
 		err = undecided
 	}
-	return Viewer{}, false, err
+	return Viewer{}, err
 }
 
 // accountOf is the account that a value of JSON names, a string or an integer, or "" if it names none.

@@ -37,7 +37,7 @@ func (j JWT) Authenticate(r *http.Request) (Viewer, error) {
 // leeway is how far ahead iat and nbf may be: the clock of who issues tokens is not ours.
 const leeway = time.Minute
 
-func (j JWT) verify(ctx context.Context, token string) (v Viewer, revocable bool, err error) {
+func (j JWT) verify(ctx context.Context, token string) (Viewer, error) {
 	options := []jwt.ParserOption{jwt.WithValidMethods(j.Keys.algorithms()), jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithJSONNumber()}
 	if j.Issuer != "" {
@@ -50,22 +50,22 @@ func (j JWT) verify(ctx context.Context, token string) (v Viewer, revocable bool
 	parsed, err := jwt.NewParser(options...).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return j.Keys.key(ctx, t) })
 	switch {
 	case errors.Is(err, ErrNoKeys):
-		return Viewer{}, false, err
+		return Viewer{}, err
 	case err != nil:
-		return Viewer{}, false, j.refusal(err, parsed, claims)
+		return Viewer{}, j.refusal(err, parsed, claims)
 	}
 	account := accountOf(claims[j.Claim])
 	if account == "" {
-		return Viewer{}, false, fmt.Errorf("%w: claim %q is neither a string nor an integer", ErrInvalid, j.Claim)
+		return Viewer{}, fmt.Errorf("%w: claim %q is neither a string nor an integer", ErrInvalid, j.Claim)
 	}
 	expires, err := claims.GetExpirationTime()
 	if err != nil || expires == nil {
-		return Viewer{}, false, fmt.Errorf("%w: exp is no time", ErrInvalid)
+		return Viewer{}, fmt.Errorf("%w: exp is no time", ErrInvalid)
 	}
 	if !time.Now().Before(expires.Time) { // the leeway is not for exp
-		return Viewer{}, false, j.refusal(jwt.ErrTokenExpired, parsed, claims)
+		return Viewer{}, j.refusal(jwt.ErrTokenExpired, parsed, claims)
 	}
-	return Viewer{Account: account, Expires: expires.Time}, j.Keys.change(), nil
+	return Viewer{Account: account, Expires: expires.Time, revocable: j.Keys.change()}, nil
 }
 
 // Mint makes a token for an account that is valid for ttl from now. It takes a Secret.

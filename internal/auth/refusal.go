@@ -20,12 +20,11 @@ func (j JWT) refusal(err error, token *jwt.Token, claims jwt.MapClaims) error {
 	if expires, _ := claims.GetExpirationTime(); expires != nil {
 		add(jwt.ErrTokenExpired, "%s ago", time.Since(expires.Time).Round(time.Second))
 	}
-	for claim, applies := range map[string]error{"iat": jwt.ErrTokenUsedBeforeIssued, "nbf": jwt.ErrTokenNotValidYet} {
-		if seconds, ok := claims[claim].(interface{ Float64() (float64, error) }); ok {
-			if at, err := seconds.Float64(); err == nil {
-				add(applies, "%s is %s ahead", claim, time.Until(time.Unix(int64(at), 0)).Round(time.Second))
-			}
-		}
+	if issued, _ := claims.GetIssuedAt(); issued != nil {
+		add(jwt.ErrTokenUsedBeforeIssued, "iat is %s ahead", time.Until(issued.Time).Round(time.Second))
+	}
+	if begins, _ := claims.GetNotBefore(); begins != nil {
+		add(jwt.ErrTokenNotValidYet, "nbf is %s ahead", time.Until(begins.Time).Round(time.Second))
 	}
 	add(jwt.ErrTokenInvalidAudience, "aud is %.100q, and not %q", claims["aud"], j.Audience)
 	add(jwt.ErrTokenInvalidIssuer, "iss is %.100q, and not %q", claims["iss"], j.Issuer)

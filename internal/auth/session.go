@@ -23,13 +23,13 @@ func (s Session) Authenticate(r *http.Request) (Viewer, error) {
 	return authenticate(r, s.Cookie, s.verify)
 }
 
-func (s Session) verify(ctx context.Context, token string) (v Viewer, revocable bool, err error) {
+func (s Session) verify(ctx context.Context, token string) (Viewer, error) {
 	account, err := s.Sessions.Account(ctx, token)
 	switch {
 	case err != nil:
-		return Viewer{}, false, fmt.Errorf("%w: %w", ErrNoSessions, err)
+		return Viewer{}, fmt.Errorf("%w: %w", ErrNoSessions, err)
 	case account == "":
-		return Viewer{}, false, fmt.Errorf("%w: there is no such session", ErrInvalid)
+		return Viewer{}, fmt.Errorf("%w: there is no such session", ErrInvalid)
 	}
-	return Viewer{Account: canonical(account)}, true, nil
+	return Viewer{Account: canonical(account), revocable: true}, nil
 }

@@ -17,7 +17,7 @@ const checkInterval = 50 * time.Second
 const checkTimeout = 20 * time.Second
 
 // checker looks for what stands in the way, as the command check does, and logs what is new. It has a session of its own
-// for each look, so that nobody's read waits for it.
+// for each look, so that no read waits for it.
 type checker struct {
 	config   Config
 	findings *prometheus.GaugeVec

@@ -58,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 	m := metrics{
 		notifications: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_notifications_total",
-			Help: "Notifications heard, by what they name: watched or unwatched jobs, probe, or malformed.",
+			Help: "Notifications received, by what they name: watched or unwatched jobs, probe, or malformed.",
 		}, []string{"of"}),
 		unnotified:   counter("jobprogress_unnotified_changes_total", "Changes that the backstop found and nobody notified."),
 		reads:        histogram("jobprogress_read_seconds", "Reads and how long they took. One reads up to 1,000 jobs."),

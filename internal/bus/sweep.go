@@ -16,7 +16,7 @@ const sweepInterval = 30 * time.Second
 const sweepTimeout = 20 * time.Second
 
 // sweeper deletes items that no viewer will see any more. Of several servers one does: it holds a lock over a session of
-// its own, so that nobody's read waits for it.
+// its own, so that no read waits for it.
 type sweeper struct {
 	config  Config
 	metrics metrics

@@ -27,7 +27,7 @@ func (a *API) limitHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// limitTime bounds the time in which a client sends a body that nobody wants, and takes its answer. Streams set a deadline
+// limitTime bounds the time in which a client sends an unwanted body, and takes its answer. Streams set a deadline
 // of their own for each write.
 func (a *API) limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -54,7 +54,7 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// getManyProgress answers with one stream for many jobs: those that the request names, or the account's list. Who asks for
+// getManyProgress answers with one stream for many jobs: those that the request names, or the account's list. A client that asks for
 // JSON gets them once: a page that has no stream needs no other route through the proxies.
 func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Add("Vary", "Accept")

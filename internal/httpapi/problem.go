@@ -106,7 +106,7 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error, methods .
 		}
 		err := h(w, r)
 		if err != nil && r.Context().Err() != nil {
-			panic(http.ErrAbortHandler) // nobody is there to be told, and silence would be taken for a 200
+			panic(http.ErrAbortHandler) // the client has gone, and an empty answer would be taken for a 200
 		}
 		if err != nil {
 			a.refuse(w, r, err)

@@ -66,7 +66,7 @@ func (a *API) oneJob(w http.ResponseWriter, r *http.Request, viewer auth.Viewer,
 		return nil, err
 	}
 	if lastEventID != "" && !subscriber.Cursor(lastEventID).Known() {
-		// Who has seen the job elsewhere, on another server for example, may have seen more than is known here yet, and
+		// A viewer who has seen the job elsewhere, on another server for example, may have seen more than is known here yet, and
 		// must not be taken back.
 		if err := refresh(r.Context(), subscriber); err != nil {
 			subscriber.Close()
@@ -103,7 +103,7 @@ func (a *API) noContent(w http.ResponseWriter) {
 }
 
 // sayCompleted answers a viewer who comes back to a job whose row is gone, where rows are deleted when their job has
-// succeeded. Who was sent another end keeps that one. A job that is not the viewer's looks the same.
+// succeeded. A viewer who was sent another end keeps that one. A job that is not the viewer's looks the same.
 func (a *API) sayCompleted(w http.ResponseWriter, lastEventID string) {
 	if hub.IsFinal(lastEventID) {
 		a.noContent(w)

@@ -190,8 +190,8 @@ func (f Feed) Poll() (jobs int) {
 	return jobs
 }
 
-// Backstop has every topic read, and forgets those that nobody has watched for as long as Linger. It returns how many
-// changes the reads since the last time found that nobody notified.
+// Backstop has every topic read, and forgets those unwatched for as long as Linger. It returns how many
+// changes the reads since the last time found that were not notified.
 func (f Feed) Backstop() (unnotified int) {
 	h := f.hub
 	h.mu.Lock()

@@ -8,9 +8,8 @@ import (
 
 // Group is how a stream of many jobs begins: each of them is read, and waited for. It belongs to one goroutine.
 type Group struct {
-	List *List    // the account's list; nil where the jobs are given
-	IDs  []job.ID // the jobs, in order
-	// Members are their subscribers, in the same order. It is nil for an id that is none in the present table.
+	List *List // the account's list; nil where the jobs are given
+	// Members are the jobs' subscribers, in order. One is nil for an id that is none in the present table.
 	Members []*Subscriber
 
 	hub   *Hub
@@ -80,7 +79,7 @@ func (g *Group) Wait(ctx context.Context) (whole bool, err error) {
 // not be taken back.
 func (g *Group) add(id job.ID) {
 	s, r, begun := g.hub.joinKnown(id)
-	g.IDs, g.Members = append(g.IDs, id), append(g.Members, s)
+	g.Members = append(g.Members, s)
 	if s == nil {
 		return
 	}

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// FreePort finds a TCP port that nobody listens on: one of those that the system does not give to outgoing connections,
+// FreePort finds a TCP port without a listener: one of those that the system does not give to outgoing connections,
 // so that it stays free for a process that listens there, stops, and listens again.
 func FreePort() (int, error) {
 	for {

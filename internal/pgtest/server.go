@@ -51,7 +51,7 @@ func Start(ctx context.Context, say func(format string, args ...any)) (*Server, 
 	return StartOwn(ctx, say)
 }
 
-// StartOwn starts a server that nobody else uses, so that it can be halted, with settings like fsync=on besides its
+// StartOwn starts a server for one test, so that it can be halted, with settings like fsync=on besides its
 // own. TEST_POSTGRES_FROM, docker or installed, leaves only one of the ways.
 func StartOwn(ctx context.Context, say func(format string, args ...any), settings ...string) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)

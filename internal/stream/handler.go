@@ -21,12 +21,12 @@ type handler struct {
 	waiting atomic.Bool  // the loop has found that there are some, and wants to know when there are none
 }
 
-// queued is how many texts may wait: the first batch and the comment after it.
-const queued = 2
+// mostUnsent is how many texts may wait: the first batch and the comment after it.
+const mostUnsent = 2
 
 // serveHandler serves a stream until it ends.
 func serveHandler(w http.ResponseWriter, r *http.Request, l *loop, s *stream, expires time.Time) {
-	h := &handler{loop: l, stream: s, out: make(chan []byte, queued)}
+	h := &handler{loop: l, stream: s, out: make(chan []byte, mostUnsent)}
 	if !l.do(func() { l.open(s, expires, h) }) {
 		l.abandon(s, endDrained)
 		return

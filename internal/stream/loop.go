@@ -39,9 +39,7 @@ type loop struct {
 const sliceSize = 64
 
 // sweeper looks at viewers one after another. sweep looks at so many, and reports whether it is through.
-type sweeper interface {
-	sweep(l *loop, most int) (done bool)
-}
+type sweeper interface{ sweep(most int) (done bool) }
 
 func newLoop(s *Set) *loop {
 	return &loop{set: s, inbox: inbox{token: make(chan struct{}, 1)}, began: time.Now(), watches: make(map[job.ID]*watch)}
@@ -108,7 +106,9 @@ func (l *loop) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-statusChanged:
 			l.status, statusChanged = l.set.config.Hub.Status()
-			l.restart(&l.streams, l)
+			if l.streams.restart() {
+				l.pending = append(l.pending, l)
+			}
 		case <-ctx.Done():
 			l.stop()
 			return nil
@@ -133,7 +133,7 @@ func (l *loop) turn() {
 	for range len(l.pending) {
 		first := l.pending[0]
 		l.pending = l.pending[1:]
-		if !first.sweep(l, sliceSize) {
+		if !first.sweep(sliceSize) {
 			l.pending = append(l.pending, first)
 		}
 	}
@@ -144,18 +144,8 @@ func (l *loop) turn() {
 	l.batches.clear(l)
 }
 
-// restarter is what both rings can do.
-type restarter interface{ restart() (wasDone bool) }
-
-// restart has a sweeper look at all of its ring.
-func (l *loop) restart(r restarter, s sweeper) {
-	if r.restart() {
-		l.pending = append(l.pending, s)
-	}
-}
-
 // sweep looks at all streams: the bus is degraded, or live again.
-func (l *loop) sweep(_ *loop, most int) (done bool) { return l.streams.sweep(most, l.advance) }
+func (l *loop) sweep(most int) (done bool) { return l.streams.sweep(most, l.advance) }
 
 // open begins a stream, whose credentials end at that time, if they do.
 func (l *loop) open(s *stream, expires time.Time, out sink) {

@@ -26,7 +26,6 @@ type list struct {
 	*hub.List
 	loop   *loop
 	stream *stream
-	source *manyJobs
 	queued atomic.Bool // it is in the inbox
 	news   bool
 }
@@ -62,7 +61,7 @@ func (m *manyJobs) open(l *loop, s *stream) {
 		l.watch(&m.members[len(m.members)-1], subscriber)
 	}
 	if m.group.List != nil {
-		m.list = &list{List: m.group.List, loop: l, stream: s, source: m, news: true}
+		m.list = &list{List: m.group.List, loop: l, stream: s, news: true}
 		m.list.Watch(m.list)
 	}
 	m.group = nil

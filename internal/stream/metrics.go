@@ -16,27 +16,18 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) metrics {
 	make := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return make.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
 	m := metrics{
-		open: make.NewGauge(prometheus.GaugeOpts{
-			Name: "jobprogress_streams_open",
-			Help: "Streams open now.",
-		}),
-		opened: make.NewCounter(prometheus.CounterOpts{
-			Name: "jobprogress_streams_opened_total",
-			Help: "Streams opened.",
-		}),
+		open:   make.NewGauge(prometheus.GaugeOpts{Name: "jobprogress_streams_open", Help: "Streams open now."}),
+		opened: counter("jobprogress_streams_opened_total", "Streams opened."),
+		frames: counter("jobprogress_frames_written_total", "Event frames written to streams."),
+		bytes:  counter("jobprogress_stream_bytes_written_total", "Bytes written to streams."),
 		ended: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_streams_ended_total",
 			Help: "Streams ended, by reason: final, gone, not_owner, expired, aged, revoked, drained, client or stalled.",
 		}, []string{"reason"}),
-		frames: make.NewCounter(prometheus.CounterOpts{
-			Name: "jobprogress_frames_written_total",
-			Help: "Event frames written to streams.",
-		}),
-		bytes: make.NewCounter(prometheus.CounterOpts{
-			Name: "jobprogress_stream_bytes_written_total",
-			Help: "Bytes written to streams.",
-		}),
 		latency: make.NewHistogram(prometheus.HistogramOpts{
 			Name:    "jobprogress_notification_to_frame_seconds",
 			Help:    "From the notification of a change to its frame written, with the read of the row in between. Once for all viewers who are written to together.",

@@ -3,13 +3,14 @@ package stream
 import (
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // poller tells a loop what happens at its sockets. It is an epoll instance (epoll(7)), which Go's own poller waits for: no
-// thread sleeps in the kernel for it. Events are edges: each is told once.
+// thread sleeps in the kernel for it. Events are edges: each is reported once.
 type poller struct {
 	fd      int
 	file    *os.File // fd as Go's poller knows it
@@ -18,14 +19,8 @@ type poller struct {
 	uses    int32
 }
 
-// event is what happened at a socket.
-type event struct {
-	fd, use int32
-	events  uint32
-}
-
-// eventsMost is how many events are fetched at once.
-const eventsMost = 256
+// mostEvents is how many events are fetched at once.
+const mostEvents = 256
 
 // startPoller has events come to the loop from now on.
 func (l *loop) startPoller() error {
@@ -65,7 +60,7 @@ func (p *poller) close() {
 // poll passes events on until the epoll instance is closed.
 func (l *loop) poll(raw syscall.RawConn, done chan<- struct{}) {
 	defer close(done)
-	buffer := make([]unix.EpollEvent, eventsMost)
+	buffer := make([]unix.EpollEvent, mostEvents)
 	for {
 		n := 0
 		err := raw.Read(func(fd uintptr) bool {
@@ -75,31 +70,28 @@ func (l *loop) poll(raw syscall.RawConn, done chan<- struct{}) {
 		if err != nil {
 			return
 		}
-		events := make([]event, n)
-		for i, e := range buffer[:n] {
-			events[i] = event{e.Fd, e.Pad, e.Events}
-		}
+		events := slices.Clone(buffer[:n])
 		l.do(func() { l.happened(events) })
 	}
 }
 
 // happened takes in what happened at sockets.
-func (l *loop) happened(events []event) {
+func (l *loop) happened(events []unix.EpollEvent) {
 	for _, e := range events {
-		if int(e.fd) >= len(l.poller.sockets) {
+		if int(e.Fd) >= len(l.poller.sockets) {
 			continue
 		}
-		c := l.poller.sockets[e.fd]
-		if c == nil || c.use != e.use {
+		c := l.poller.sockets[e.Fd]
+		if c == nil || c.use != e.Pad {
 			continue // it is closed
 		}
 		switch {
-		case e.events&(unix.EPOLLHUP|unix.EPOLLRDHUP|unix.EPOLLERR) != 0:
+		case e.Events&(unix.EPOLLHUP|unix.EPOLLRDHUP|unix.EPOLLERR) != 0:
 			c.lost()
-		case e.events&unix.EPOLLIN != 0:
+		case e.Events&unix.EPOLLIN != 0:
 			c.read(l.discarded[:])
 		}
-		if c.fd >= 0 && e.events&unix.EPOLLOUT != 0 {
+		if c.fd >= 0 && e.Events&unix.EPOLLOUT != 0 {
 			c.writable()
 		}
 	}

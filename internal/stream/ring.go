@@ -1,6 +1,7 @@
 package stream
 
-// ring is entries that are swept: looked at one after another, some at a time.
+// ring is entries that are swept: looked at one after another, some at a time. When one comes or goes, a sweep under way begins
+// anew: places are others then.
 type ring[T placed] struct {
 	entries []T
 	next    int // to be looked at
@@ -12,8 +13,6 @@ type placed interface {
 	comparable
 	place() *int32
 }
-
-// A sweep under way begins anew when an entry comes or goes, for its places are others then.
 
 func (r *ring[T]) add(entry T) {
 	*entry.place() = int32(len(r.entries))
@@ -37,11 +36,11 @@ func (r *ring[T]) remove(entry T) {
 	}
 }
 
-// restart has all entries looked at from now on. It reports whether the sweep before was done.
-func (r *ring[T]) restart() (wasDone bool) {
-	wasDone = r.left == 0
+// restart has all entries looked at from now on. It reports whether a sweep begins with that, and none was under way.
+func (r *ring[T]) restart() (begins bool) {
+	begins = r.left == 0 && len(r.entries) > 0
 	r.left = len(r.entries)
-	return wasDone && r.left > 0
+	return begins
 }
 
 // sweep looks at most so many entries, and reports whether it is through. look may remove the entry.

@@ -26,7 +26,7 @@ type socket struct {
 	use    int32  // which use of the descriptor this is: the poller may tell of one before
 	head   []byte // of the answer, until it is written
 	rest   []byte // of what was written
-	queued int    // bytes that the kernel had when it was asked last
+	held   int    // bytes that the kernel had when it was asked last
 	last   bool   // the answer ends with rest
 }
 
@@ -73,7 +73,7 @@ func duplicate(conn net.Conn) (fd int, err error) {
 		return 0, err
 	}
 	controlErr := raw.Control(func(original uintptr) {
-		unix.SetsockoptInt(int(original), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost) // it goes without
+		unix.SetsockoptInt(int(original), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, mostHeld) // it goes without
 		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	return fd, errors.Join(err, controlErr)
@@ -95,11 +95,11 @@ const (
 	// lingerTime is how long a client may take to close its side after the end. Closed before it has read that, it might
 	// never see it.
 	lingerTime = time.Second
-	// readsMost bounds what is read at once of a client that sends without end.
-	readsMost = 64
-	// unsentMost is how much the kernel takes beyond what it can send, in bytes (tcp(7), TCP_NOTSENT_LOWAT). Its own measure is
+	// mostReads bounds what is read at once of a client that sends without end.
+	mostReads = 64
+	// mostHeld is how much the kernel takes beyond what it can send, in bytes (tcp(7), TCP_NOTSENT_LOWAT). Its own measure is
 	// megabytes, and what lies there is not the newest state any more when it is read.
-	unsentMost = 32 << 10
+	mostHeld = 32 << 10
 )
 
 func (l *loop) openSocket(s *stream, expires time.Time, out *socket) {
@@ -157,9 +157,9 @@ func (c *socket) send(b []byte, shared bool) error {
 // moves asks the kernel how much it still has (tcp(7), SIOCOUTQ): it says that the socket is writable only when much of it
 // has gone, which a slow client may take long for.
 func (c *socket) moves() bool {
-	before := c.queued
-	c.queued, _ = unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
-	return c.queued < before
+	before := c.held
+	c.held, _ = unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
+	return c.held < before
 }
 
 // writable goes on with the rest.
@@ -223,9 +223,9 @@ func (c *socket) cut() {
 	c.loop.release(c.stream)
 }
 
-// read passes over what a viewer sends, which nobody asked for, and finds out whether it has left.
+// read passes over what a viewer sends, which is unwanted, and finds out whether it has left.
 func (c *socket) read(buffer []byte) {
-	for range readsMost {
+	for range mostReads {
 		n, err := unix.Read(c.fd, buffer)
 		switch {
 		case n > 0 || errors.Is(err, unix.EINTR):

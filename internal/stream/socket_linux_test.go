@@ -216,6 +216,41 @@ func TestEndIsReadByAClientThatSends(t *testing.T) {
 	}
 }
 
+// Some scanners hold back what comes first until there is more. Each write is a chunk, and each batch whole in one.
+func TestFirstBatchAndTheCommentAreWritesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 10*time.Second)
+	reader := bufio.NewReader(s.viewer(""))
+	for line := "x"; line != "\r\n"; { // the head
+		var err error
+		if line, err = reader.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chunk := func() string {
+		t.Helper()
+		var size int
+		if _, err := fmt.Fscanf(reader, "%x\r\n", &size); err != nil {
+			t.Fatal(err)
+		}
+		text := make([]byte, size+len(lineEnd))
+		if _, err := io.ReadFull(reader, text); err != nil || string(text[size:]) != lineEnd {
+			t.Fatalf("%q, %v", text, err)
+		}
+		return string(text[:size])
+	}
+	if first := chunk(); !strings.HasPrefix(first, "retry: ") || !strings.Contains(first, `"done":1,`) || !strings.HasSuffix(first, `"status":"running"}`+"\n\n") {
+		t.Errorf("the first is %q", first)
+	}
+	if second := chunk(); second != ": ping\n\n" {
+		t.Errorf("the second is %q", second)
+	}
+	s.change(job.State{Account: owner, Status: job.Failed, Error: "odd", Progress: job.Progress{Done: 2, Total: 3}})
+	if third := chunk(); strings.Count(third, "data: ") != 3 || !strings.HasSuffix(third, `"status":"failed"}`+"\n\n") {
+		t.Errorf("the third is %q", third)
+	}
+}
+
 // The job is another account's by the time that the stream begins: the answer is a whole one all the same.
 func TestStreamThatEndsBeforeItBegins(t *testing.T) {
 	t.Parallel()

@@ -65,9 +65,11 @@ func (w *watch) Wake() {
 
 func (w *watch) changed() {
 	w.queued.Store(false)
-	w.loop.restart(&w.members, w)
+	if w.members.restart() {
+		w.loop.pending = append(w.loop.pending, w)
+	}
 }
 
-func (w *watch) sweep(l *loop, most int) (done bool) {
-	return w.members.sweep(most, func(m *member) { l.advance(m.stream) })
+func (w *watch) sweep(most int) (done bool) {
+	return w.members.sweep(most, func(m *member) { w.loop.advance(m.stream) })
 }

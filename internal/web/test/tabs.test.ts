@@ -116,7 +116,7 @@ test('tabs that watch different jobs have one stream, and other accounts none of
   await shows([named[0]!], others[0]!, 0);
   await shows([named[1]!], others[1]!, 0);
   expect(Object.keys((await state(named[0]!)).done)).toEqual([others[0]]);
-  await eventually('two streams, of the list and of what is named', async () => (await streams()) === 2);
+  expect(await streams()).toBe(2); // of the list, and of what is named
   // Somebody else signs in, and this tab says so.
   await context.addCookies([{ name: 'session', value: token(ben), url: its.site.url }]);
   const theirs = await its.origin.insert(ben);
