@@ -9,7 +9,9 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: build postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and a page
+demo: postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and a page
+	@echo "Compiling: a minute or two the first time, then seconds …"
+	@go build -o bin/ ./cmd/jobprogress ./cmd/demo
 	@bin/demo
 
 test: postgres pgbouncer chromium ## Test everything

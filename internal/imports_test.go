@@ -14,18 +14,19 @@ import (
 // knows is the architecture: which package may import which others of the project. What is missing here is not
 // allowed. Only the commands have seen them all.
 var knows = map[string][]string{
-	"sql":                  {},
-	"internal/job":         {},
-	"internal/sse":         {},
-	"internal/auth":        {},
-	"internal/web":         {},
-	"internal/web/testbed": {"internal/pgtest"},
-	"internal/hub":         {"internal/job", "internal/sse"},
-	"internal/store":       {"internal/job", "sql"},
-	"internal/bus":         {"internal/job", "internal/hub", "internal/store"},
-	"internal/stream":      {"internal/job", "internal/sse", "internal/hub", "internal/auth"},
-	"internal/httpapi":     {"internal/job", "internal/sse", "internal/hub", "internal/auth", "internal/stream"},
-	"internal/pgtest":      {"internal/store", "sql"},
+	"sql":                     {},
+	"internal/job":            {},
+	"internal/sse":            {},
+	"internal/auth":           {},
+	"internal/web":            {},
+	"internal/web/testbed":    {"internal/pgtest"},
+	"internal/hub":            {"internal/job", "internal/sse"},
+	"internal/store":          {"internal/job", "sql"},
+	"internal/bus":            {"internal/job", "internal/hub", "internal/store"},
+	"internal/stream":         {"internal/job", "internal/sse", "internal/hub", "internal/auth"},
+	"internal/httpapi":        {"internal/job", "internal/sse", "internal/hub", "internal/auth", "internal/stream"},
+	"internal/pgtest":         {"internal/store", "sql"},
+	"internal/pgtest/network": {"internal/pgtest"},
 }
 
 // never is what a package must not know of the rest of the world.

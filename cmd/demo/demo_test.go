@@ -18,10 +18,15 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/jackc/pgx/v5"
+
+	"jobprogress/internal/pgtest"
 )
 
 // deadline is for what should take seconds: a PostgreSQL and a browser start.
 const deadline = 2 * time.Minute
+
+// ownOrigin is that of an application of one's own.
+const ownOrigin = "http://localhost:5173"
 
 // demo is a running demo, as make demo runs it.
 type demo struct {
@@ -30,10 +35,12 @@ type demo struct {
 	psql    string // the database's
 	curl    string // the line that it prints
 	command *exec.Cmd
-	left    string // where all of its files must be, and none when it has ended
+	stdout  io.Closer
+	files   string // where all of its files must be, and none when it has ended
 }
 
-func startDemo(t *testing.T) *demo {
+// startDemo starts one with a database of its own, or with the one that is named.
+func startDemo(t *testing.T, databaseURL string) *demo {
 	t.Helper()
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", bin, "jobprogress/cmd/...")
@@ -41,22 +48,23 @@ func startDemo(t *testing.T) *demo {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	// Not t.TempDir, which nobody else may enter: PostgreSQL runs as another user when we are root.
-	left, err := os.MkdirTemp("", "jobprogress-demo-")
+	dir, err := os.MkdirTemp("", "jobprogress-demo-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(left) })
-	if err := os.Chmod(left, 0o777); err != nil {
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	d := &demo{t: t, left: left}
+	d := &demo{t: t, files: dir}
 	d.command = exec.Command(filepath.Join(bin, "demo"), "--addr", "127.0.0.1:0")
-	d.command.Env = append(os.Environ(), "TMPDIR="+d.left, "DEMO_DATABASE_URL=", "DATABASE_URL=postgres://nobody@127.0.0.1:1/application")
+	d.command.Env = append(os.Environ(), "TMPDIR="+d.files, "DEMO_ALLOWED_ORIGINS="+ownOrigin, "DEMO_DATABASE_URL="+databaseURL, "DATABASE_URL=postgres://nobody@127.0.0.1:1/application")
 	d.command.Stderr = os.Stderr
 	stdout, err := d.command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.stdout = stdout
 	if err := d.command.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -93,12 +101,38 @@ func (d *demo) exec(text string, args ...any) {
 	}
 }
 
-// processes are the command lines of the demo's own processes and of all that it started, as far as the system says.
-func (d *demo) processes() (found []string) {
+// end sends a signal, and waits for the demo.
+func (d *demo) end(signal syscall.Signal) error {
+	d.t.Helper()
+	if n := len(d.left()); n < 5 { // the demo, a server, two workers, and PostgreSQL's directory or container
+		d.t.Fatalf("only %d are there: %v", n, d.left())
+	}
+	d.command.Process.Signal(signal)
+	ended := make(chan error, 1)
+	go func() { ended <- d.command.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(deadline):
+		d.t.Fatal("the demo does not end")
+		return nil
+	}
+}
+
+// left are the command lines of the demo's own processes and of all that it started, as far as the system says, and its
+// files.
+func (d *demo) left() (found []string) {
+	entries, err := os.ReadDir(d.files)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, entry := range entries {
+		found = append(found, entry.Name())
+	}
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is good
 	for _, file := range files {
 		line, err := os.ReadFile(file)
-		if err == nil && (strings.Contains(string(line), filepath.Dir(d.command.Path)) || strings.Contains(string(line), d.left)) {
+		if err == nil && (strings.Contains(string(line), filepath.Dir(d.command.Path)) || strings.Contains(string(line), d.files)) {
 			found = append(found, strings.ReplaceAll(string(line), "\x00", " "))
 		}
 	}
@@ -157,7 +191,7 @@ func becomes(t *testing.T, ctx context.Context, expression string) {
 }
 
 func TestDemoInABrowser(t *testing.T) {
-	d := startDemo(t)
+	d := startDemo(t, "")
 	ctx := browser(t)
 	if err := chromedp.Listen(ctx, func(event any) {
 		if e, ok := event.(*runtime.EventExceptionThrown); ok {
@@ -181,6 +215,7 @@ func TestDemoInABrowser(t *testing.T) {
 		becomes(t, ctx, card+`.querySelector('.done').textContent === '0 of 10'`)
 		d.exec(`update job set progress = '{"total": 10, "done": 4, "succeeded": 3, "failed": 1}' where id = $1`, byHand)
 		becomes(t, ctx, card+`.querySelector('.done').textContent === '4 of 10' && `+card+`.querySelector('.failed').style.width === '10%'`)
+		becomes(t, ctx, card+`.querySelector('.percent').textContent === '40 %' && / s$/.test(`+card+`.querySelector('.duration').textContent)`)
 		d.exec(`select jobprogress.item($1, 's1', 'song', 'in_progress', '<img src=x onerror=alert(1)></script>')`, byHand)
 		becomes(t, ctx, card+`.querySelector('.items').textContent === '<img src=x onerror=alert(1)></script>'`)
 	})
@@ -205,6 +240,30 @@ func TestDemoInABrowser(t *testing.T) {
 		becomes(t, ctx, card+`.parentElement.id === 'ended' && `+card+`.dataset.status === 'failed' && `+card+`.querySelector('.error').textContent === 'two songs were lost'`)
 	})
 
+	t.Run("the line that moves a job starts it again, and ends it", func(t *testing.T) {
+		d.exec(`update job set status = 'running', progress = '{"total": 10, "done": 9}', error = null where id = $1`, byHand)
+		d.exec(moveByHand)
+		becomes(t, ctx, card+`.dataset.status === 'completed' && `+card+`.querySelector('.done').textContent === '10 of 10'`)
+		d.exec(moveByHand)
+		becomes(t, ctx, card+`.dataset.status === 'running' && `+card+`.querySelector('.done').textContent === '1 of 10'`)
+	})
+
+	t.Run("a page of one's own needs no credentials", func(t *testing.T) {
+		request, err := http.NewRequest(http.MethodGet, d.page+"api/jobs/"+byHand, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Origin", ownOrigin)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if allowed := response.Header.Get("Access-Control-Allow-Origin"); response.StatusCode != http.StatusOK || allowed != ownOrigin {
+			t.Errorf("%s, allowed is %q", response.Status, allowed)
+		}
+	})
+
 	t.Run("nothing is loaded from elsewhere", func(t *testing.T) {
 		loaded, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](`performance.getEntriesByType('resource').map((e) => new URL(e.name).origin)`))
 		if err != nil || len(loaded) == 0 {
@@ -226,6 +285,7 @@ func TestDemoInABrowser(t *testing.T) {
 	})
 
 	t.Run("the curl line works when pasted", func(t *testing.T) {
+		d.exec(`update job set status = 'failed' where id = $1`, byHand) // or the stream would not end
 		out, err := exec.Command("sh", "-c", d.curl+" --silent --max-time 20").Output()
 		if err != nil || !strings.Contains(string(out), `{"type":"status","status":"failed"}`) {
 			t.Errorf("%v\n%s", err, out)
@@ -233,28 +293,41 @@ func TestDemoInABrowser(t *testing.T) {
 	})
 
 	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) {
-		if n := len(d.processes()); n < 4 { // the demo, a server, two workers, and PostgreSQL's if it is no container
-			t.Fatalf("only %d processes: %v", n, d.processes())
+		if err := d.end(syscall.SIGINT); err != nil {
+			t.Errorf("the demo ends with %v", err)
 		}
-		d.command.Process.Signal(syscall.SIGINT)
-		ended := make(chan error, 1)
-		go func() { ended <- d.command.Wait() }()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("the demo ends with %v", err)
-			}
-		case <-time.After(deadline):
-			t.Fatal("the demo does not end")
-		}
-		if left := d.processes(); len(left) > 0 {
-			t.Errorf("processes are left: %v", left)
-		}
-		if files, err := os.ReadDir(d.left); err != nil || len(files) > 0 {
-			t.Errorf("files are left: %v, %v", files, err)
+		if left := d.left(); len(left) > 0 {
+			t.Errorf("left are %v", left)
 		}
 		if _, err := http.Get(d.page); err == nil {
 			t.Error("the page is still served")
 		}
 	})
+}
+
+func TestDemoThatIsEndedOtherwise(t *testing.T) {
+	server, err := pgtest.StartOwn(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	for _, c := range []struct {
+		name, databaseURL string
+		signal            syscall.Signal
+	}{
+		{"its terminal is closed", "", syscall.SIGHUP},
+		{"it is killed", "", syscall.SIGKILL},
+		{"it is killed, and its database goes on", server.URL, syscall.SIGKILL},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := startDemo(t, c.databaseURL)
+			d.stdout.Close()
+			d.end(c.signal)
+			for end := time.Now().Add(deadline); len(d.left()) > 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("left are %v", d.left())
+				}
+			}
+		})
+	}
 }

@@ -22,9 +22,10 @@ type settings struct {
 	Prepare prepareCommand `cmd:"" help:"Create the stand-in job table if there is no table job, and attach jobprogress."`
 	Page    pageCommand    `cmd:"" help:"Only the page, in front of a server that runs elsewhere."`
 
-	DatabaseURL string `env:"DEMO_DATABASE_URL" placeholder:"URL" help:"Database to use, for the demo alone. Default of up: a throwaway one."`
-	Addr        string `env:"DEMO_ADDR" default:"127.0.0.1:8000" help:"Address of the page."`
-	JWTSecret   string `env:"JOBPROGRESS_JWT_SECRET" help:"Key of the tokens, the server's. Default of up: a random one."`
+	DatabaseURL    string `env:"DEMO_DATABASE_URL" placeholder:"URL" help:"Database to use, for the demo alone. Default of up: a throwaway one."`
+	Addr           string `env:"DEMO_ADDR" default:"127.0.0.1:8000" help:"Address of the page."`
+	JWTSecret      string `env:"JOBPROGRESS_JWT_SECRET" help:"Key of the tokens, the server's. Default of up: a random one."`
+	AllowedOrigins string `env:"DEMO_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of your own pages that may read, comma-separated: http://localhost:5173 for Vite."`
 
 	throwaway bool // the database is the demo's own
 }

@@ -14,7 +14,8 @@ type prepareCommand struct{}
 
 func (prepareCommand) Run(s *settings, r *run) error { return prepare(r.ctx, s.DatabaseURL) }
 
-// prepare makes a database ready: a job table, the application's own or else the stand-in, with jobprogress attached.
+// prepare makes a database ready: a job table, the application's own or else the stand-in, with jobprogress attached, and
+// the job that is moved by hand.
 func prepare(ctx context.Context, databaseURL string) error {
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
@@ -30,25 +31,27 @@ func prepare(ctx context.Context, databaseURL string) error {
 			return fmt.Errorf("create table job: %w", err)
 		}
 	}
-	return store.Install(ctx, databaseURL, store.Installation{Table: "job"})
+	if err := store.Install(ctx, databaseURL, store.Installation{Table: "job"}); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, insertByHand, byHand, accounts[0].ID); err != nil {
+		return fmt.Errorf("insert job: %w", err)
+	}
+	return nil
 }
 
 // byHand is a job that no worker works on, so that it can be moved with psql.
 const byHand = "11111111-1111-4111-8111-111111111111"
 
-const byHandSQL = `
+const insertByHand = `
 insert into job (id, account_id, type, status, progress, started_at)
-values ($1, $2, 'matching', 'running', '{"total": 10, "done": 0, "succeeded": 0, "failed": 0}', now())
-on conflict (id) do update set status = 'running', progress = excluded.progress, error = null, completed_at = null, created_at = now()`
+values ($1, $2, 'matching', 'running', '{"total": 10, "done": 0, "message": "Waits for you: move it with psql"}', now())
+on conflict (id) do update set status = 'running', progress = excluded.progress, error = null, completed_at = null, started_at = now(), created_at = now()`
 
-func insertByHand(ctx context.Context, databaseURL string) error {
-	conn, err := pgx.Connect(ctx, databaseURL)
-	if err != nil {
-		return fmt.Errorf("connect to database: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, byHandSQL, byHand, accounts[0].ID); err != nil {
-		return fmt.Errorf("insert job: %w", err)
-	}
-	return nil
-}
+// moveByHand moves it by one step. The tenth ends it, and the one after starts it again.
+const moveByHand = `update job set (status, progress, started_at, completed_at, updated_at) =
+  (select case n when 10 then 'completed' else 'running' end::job_status,
+          jsonb_build_object('total', 10, 'done', n, 'succeeded', n, 'message', 'Moved with psql'),
+          case n when 1 then now() else started_at end, case n when 10 then now() end, now()
+     from (select (progress->>'done')::int % 10 + 1 as n) as step)
+where id = '` + byHand + `'`

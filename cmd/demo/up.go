@@ -42,10 +42,8 @@ func (u *upCommand) Run(s *settings, r *run) error {
 		fmt.Printf("  %s\n", database.From)
 		s.DatabaseURL, s.throwaway = database.URL, true
 	}
+	fmt.Println("Attaching jobprogress, and starting the server and two workers …")
 	if err := prepare(r.ctx, s.DatabaseURL); err != nil {
-		return err
-	}
-	if err := insertByHand(r.ctx, s.DatabaseURL); err != nil {
 		return err
 	}
 	program, err := jobprogress()
@@ -63,7 +61,7 @@ func (u *upCommand) Run(s *settings, r *run) error {
 	log, logEnd := io.Pipe()
 	g.Go(func() error {
 		defer logEnd.Close()
-		return child(ctx, environment, logEnd, program, "serve", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
+		return child(ctx, environment, logEnd, program, "serve", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--allowed-origins="+s.AllowedOrigins)
 	})
 	serverURL, err := serving(log)
 	if err != nil {
@@ -91,9 +89,15 @@ func jobprogress() (string, error) {
 	return program, nil
 }
 
+// leash runs a program until its standard input is closed, so that nothing is left behind even if we are killed.
+const leash = `exec 3<&0; (cat <&3; kill -INT $$) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-`
+
 // child runs the program until ctx ends. What it logs goes to log.
 func child(ctx context.Context, environment []string, log io.Writer, program string, args ...string) error {
-	c := exec.CommandContext(ctx, program, args...)
+	c := exec.CommandContext(ctx, "sh", append([]string{"-c", leash, "sh", program}, args...)...)
+	if _, err := c.StdinPipe(); err != nil {
+		return fmt.Errorf("jobprogress %s: %w", args[0], err)
+	}
 	c.Env = environment
 	c.Stderr = log
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}               // an interrupt from the terminal is for us, who end things in order
@@ -108,12 +112,15 @@ func child(ctx context.Context, environment []string, log io.Writer, program str
 
 var servingLine = regexp.MustCompile(`msg=serving addr=(\S+)`)
 
-// serving reads the server's log up to its address, and prints what comes after.
+// serving reads the server's log up to its address, and prints what comes after, for as long as somebody can see it.
 func serving(log io.Reader) (url string, err error) {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		if found := servingLine.FindStringSubmatch(lines.Text()); found != nil {
-			go io.Copy(os.Stderr, log)
+			go func() {
+				io.Copy(os.Stderr, log)
+				io.Copy(io.Discard, log)
+			}()
 			return found[1], nil
 		}
 		fmt.Fprintln(os.Stderr, lines.Text())
@@ -133,13 +140,13 @@ func printUsage(s *settings, page string) error {
 	fmt.Printf(`
 The page:           %s/
 
-One job as a stream:
+The job on it that waits for you, as a stream:
   curl -N -H 'Authorization: Bearer %s' %s/api/jobs/%s/progress
 
-See it move, there and on the page:
-  psql '%s' -c "update job set updated_at = now(), progress = jsonb_build_object('total', 10, 'done', n, 'succeeded', n) from (select least(10, (progress->>'done')::int + 1) as n from job where id = '%s') as next where id = '%s'"
+Move it, here and on the page, by a tenth each time:
+  psql '%s' -c "%s"
 
 %s
-`, page, token, page, byHand, s.DatabaseURL, byHand, byHand, ending)
+`, page, token, page, byHand, s.DatabaseURL, moveByHand, ending)
 	return nil
 }

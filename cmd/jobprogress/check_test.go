@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"jobprogress/internal/pgtest"
+	"jobprogress/internal/pgtest/network"
 	"jobprogress/internal/store"
 )
 
@@ -172,7 +173,7 @@ func TestCheckNamesLocksOfSomebodyElse(t *testing.T) {
 func TestCheckNamesAPooler(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
-	pooler := pgtest.Pooler(t, databaseURL, "transaction", "")
+	pooler := network.Pooler(t, databaseURL, "transaction", "")
 	if f := findings(t, "--database-url", databaseURL, "--listen-database-url", pooler); !f["not_heard"].Fault {
 		t.Errorf("found %+v", f)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"jobprogress/internal/bus"
 	"jobprogress/internal/pgtest"
+	"jobprogress/internal/pgtest/network"
 	"jobprogress/internal/store"
 )
 
@@ -45,7 +46,7 @@ func (r *running) says(texts ...string) {
 func TestTransactionPoolerIsNamedAndLeftAsItWas(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.New(t)
-	pooled := pgtest.Pooler(t, direct, "transaction", "default_pool_size = 2")
+	pooled := network.Pooler(t, direct, "transaction", "default_pool_size = 2")
 	r := startWith(t, pooled, func(*bus.Config) {})
 	r.says("LISTEN_DATABASE_URL", "pooler")
 	if status, _ := r.hub.Status(); status.Live {
@@ -77,7 +78,7 @@ func TestTransactionPoolerIsNamedAndLeftAsItWas(t *testing.T) {
 
 func TestSessionPoolerWorks(t *testing.T) {
 	t.Parallel()
-	pooled := pgtest.Pooler(t, pgtest.New(t), "session", "")
+	pooled := network.Pooler(t, pgtest.New(t), "session", "")
 	r := start(t, pooled, time.Hour)
 	r.live(true)
 	id := r.insert()
@@ -105,9 +106,9 @@ func TestSessionsOnDifferentServers(t *testing.T) {
 	exec(t, admin, `alter role postgres password '`+password+`'`)
 	u.Host = balance(t, func(n int) string {
 		if both.Load() && n%2 == 1 {
-			return pgtest.Host(two)
+			return network.Host(two)
 		}
-		return pgtest.Host(one)
+		return network.Host(one)
 	})
 
 	r := startWith(t, one, func(c *bus.Config) { c.URL = u.String() })
@@ -166,7 +167,7 @@ func TestReadOnlyPrimaryIsNamed(t *testing.T) {
 func TestHalfOpenConnectionIsFoundAndReplaced(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.New(t)
-	link, err := pgtest.NewLink(pgtest.Host(direct))
+	link, err := network.NewLink(network.Host(direct))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func startContainer(ctx context.Context, settings []string) (s *Server, err erro
 	host, err := c.Host(ctx)
 	if err == nil {
 		s.URL = fmt.Sprintf("postgres://postgres:%s@%s:%d/postgres?sslmode=disable", password, host, port)
-		err = ready(ctx, s.URL, nil)
+		err = Ready(ctx, s.URL, nil)
 	}
 	if err != nil {
 		s.Stop()

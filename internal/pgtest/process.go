@@ -46,7 +46,7 @@ func startProcess(ctx context.Context, settings []string) (*Server, error) {
 	if p.port, err = FreePort(); err != nil {
 		return nil, err
 	}
-	if p.credential, err = unprivileged(); err != nil {
+	if p.credential, err = Unprivileged(); err != nil {
 		return nil, err
 	}
 	password := rand.Text()
@@ -63,7 +63,7 @@ func startProcess(ctx context.Context, settings []string) (*Server, error) {
 		From:   "PostgreSQL in " + bin,
 		engine: p,
 	}
-	if err := ready(ctx, s.URL, p.failed); err != nil {
+	if err := Ready(ctx, s.URL, p.failed); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -123,7 +123,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func unprivileged() (*syscall.Credential, error) {
+// Unprivileged is the user postgres when we are root, as whom neither PostgreSQL nor PgBouncer runs; else nil.
+func Unprivileged() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}

@@ -1,4 +1,5 @@
-// Package pgtest provides a throwaway PostgreSQL for tests and the demo: a real one, which leaves nothing behind.
+// Package pgtest provides a throwaway PostgreSQL for tests and the demo: a real one, which leaves nothing behind. What tests
+// put before it is in network.
 package pgtest
 
 import (
@@ -43,7 +44,7 @@ func Start(ctx context.Context, say func(format string, args ...any)) (*Server, 
 		if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
 			return nil, errors.New("TEST_DATABASE_URL is not like postgres://user:password@host/database")
 		}
-		if err := ready(ctx, url, nil); err != nil {
+		if err := Ready(ctx, url, nil); err != nil {
 			return nil, fmt.Errorf("TEST_DATABASE_URL: %w", err)
 		}
 		return &Server{URL: url, From: "TEST_DATABASE_URL"}, nil
@@ -100,11 +101,11 @@ func (s *Server) Resume(ctx context.Context) error {
 	if err := s.engine.resume(ctx); err != nil {
 		return err
 	}
-	return ready(ctx, s.URL, nil)
+	return Ready(ctx, s.URL, nil)
 }
 
-// ready waits until the server takes connections. failed may tell that it never will.
-func ready(ctx context.Context, url string, failed func() error) error {
+// Ready waits until the server takes connections. failed may tell that it never will.
+func Ready(ctx context.Context, url string, failed func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"jobprogress/internal/pgtest"
+	"jobprogress/internal/pgtest/network"
 )
 
 // restart stops PostgreSQL, as for maintenance or by a crash, and starts it again.
@@ -28,10 +28,10 @@ func restart(immediate bool) func(context.Context, *world, *rand.Rand) error {
 }
 
 // A link is to the database or to the viewers; a way is how it fails.
-func toDatabase(r *replica) *pgtest.Link { return r.toDatabase }
-func toViewers(r *replica) *pgtest.Link  { return r.toViewers }
+func toDatabase(r *replica) *network.Link { return r.toDatabase }
+func toViewers(r *replica) *network.Link  { return r.toViewers }
 
-func cut(l *pgtest.Link, _ *rand.Rand) (mend func(), err error) {
+func cut(l *network.Link, _ *rand.Rand) (mend func(), err error) {
 	l.Cut()
 	return func() {
 		if err := l.Mend(); err != nil {
@@ -40,15 +40,15 @@ func cut(l *pgtest.Link, _ *rand.Rand) (mend func(), err error) {
 	}, nil
 }
 
-func delay(l *pgtest.Link, rng *rand.Rand) (mend func(), err error) {
+func delay(l *network.Link, rng *rand.Rand) (mend func(), err error) {
 	return l.Heal, l.Delay(50+rng.IntN(400), rng.IntN(200))
 }
 
-func blackhole(l *pgtest.Link, _ *rand.Rand) (mend func(), err error) { return l.Heal, l.Blackhole() }
+func blackhole(l *network.Link, _ *rand.Rand) (mend func(), err error) { return l.Heal, l.Blackhole() }
 
-func throttle(l *pgtest.Link, _ *rand.Rand) (mend func(), err error) { return l.Heal, l.Throttle(1) }
+func throttle(l *network.Link, _ *rand.Rand) (mend func(), err error) { return l.Heal, l.Throttle(1) }
 
-func link(which func(*replica) *pgtest.Link, way func(*pgtest.Link, *rand.Rand) (func(), error)) func(context.Context, *world, *rand.Rand) error {
+func link(which func(*replica) *network.Link, way func(*network.Link, *rand.Rand) (func(), error)) func(context.Context, *world, *rand.Rand) error {
 	return func(ctx context.Context, w *world, rng *rand.Rand) error {
 		r := w.anyReplica(rng)
 		defer r.fault.Unlock()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"jobprogress/internal/pgtest"
+	"jobprogress/internal/pgtest/network"
 )
 
 // replica is a server: a process of its own, with a link to the database and one to its viewers.
@@ -22,8 +23,8 @@ type replica struct {
 	binary     string
 	args       []string
 	addr       string
-	toDatabase *pgtest.Link
-	toViewers  *pgtest.Link
+	toDatabase *network.Link
+	toViewers  *network.Link
 
 	fault sync.Mutex // held by the fault that has it in hand
 
@@ -48,10 +49,10 @@ func newReplica(name int, binary, databaseURL string, backstop time.Duration) (*
 	}
 	addr := fmt.Sprint("127.0.0.1:", port)
 	r := &replica{name: name, binary: binary, addr: addr}
-	if r.toDatabase, err = pgtest.NewLink(pgtest.Host(databaseURL)); err != nil {
+	if r.toDatabase, err = network.NewLink(network.Host(databaseURL)); err != nil {
 		return nil, err
 	}
-	if r.toViewers, err = pgtest.NewLink(addr); err != nil {
+	if r.toViewers, err = network.NewLink(addr); err != nil {
 		return nil, err
 	}
 	r.args = []string{"serve",

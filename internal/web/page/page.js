@@ -30,6 +30,8 @@ const find = (selector) => document.querySelector(selector);
 class Card {
   element = find("#job").content.firstElementChild.cloneNode(true);
   state = null; // as it is drawn
+  begun = NaN; // milliseconds since 1970
+  ended = NaN;
 
   constructor(id) {
     this.element.id = `job-${id}`;
@@ -39,6 +41,13 @@ class Card {
     const { job, status, progress, error, items } = state;
     const { done = 0, total = 0, succeeded = 0, failed = 0, message = "" } = progress ?? {};
     const before = this.state?.status;
+    if (job !== this.state?.job) {
+      this.begun = Date.parse(job.startedAt);
+      this.ended = Date.parse(job.completedAt);
+    } else if (status !== before) {
+      if (status === "running") [this.begun, this.ended] = [Date.now(), NaN];
+      if (isTerminal(status)) this.ended = Date.now();
+    }
     this.state = state;
     const name = names[job.type] ?? job.type;
     if (before && !isTerminal(before) && isTerminal(status)) find("#announced").textContent = `${name}: ${status}`;
@@ -53,10 +62,22 @@ class Card {
     part(".bar .failed").style.width = share(failed);
     Object.assign(part(".bar"), { ariaValueMax: total, ariaValueNow: done, ariaValueText: counts || status, ariaLabel: name });
     part(".done").textContent = counts;
+    part(".percent").textContent = total > 0 ? `${Math.floor((100 * done) / total)} %` : "";
+    this.drawDuration();
     part(".failures").textContent = failed > 0 ? `${failed} failed` : "";
     part(".message").textContent = message;
     part(".error").textContent = error ?? "";
     part(".items").replaceChildren(...shown(items).map(itemLine));
+  }
+
+  drawDuration() {
+    const until = isTerminal(this.state.status) ? this.ended : Date.now();
+    const seconds = Math.max(0, Math.floor((until - this.begun) / 1000));
+    this.element.querySelector(".duration").textContent = Number.isNaN(seconds)
+      ? ""
+      : seconds < 60
+        ? `${seconds} s`
+        : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   }
 }
 
@@ -118,6 +139,7 @@ async function start() {
   );
   const watched = watchJobs("/api/jobs/progress", { EventSource: acrossTabs(account.ID) });
   watched.subscribe(() => draw(watched.getState()));
+  setInterval(() => cards.forEach((card) => card.drawDuration()), 1000);
 }
 
 start();

@@ -1,4 +1,5 @@
-package pgtest
+// Package network is what tests put between a server and its PostgreSQL: links that fail, and a pooler.
+package network
 
 import (
 	"context"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"jobprogress/internal/pgtest"
 )
 
 // Link is a stretch of network that can fail: connections to Addr go on to where it leads.
@@ -20,7 +23,7 @@ type Link struct {
 // NewLink opens a link to host:port. The caller closes it.
 func NewLink(to string) (*Link, error) {
 	zerolog.SetGlobalLevel(zerolog.Disabled) // some of it logs to the global logger
-	port, err := FreePort()
+	port, err := pgtest.FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package pgtest
+package network
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"jobprogress/internal/pgtest"
 )
 
 // Pooler starts a PgBouncer before a database, for as long as the test, and returns the database's URL through it. mode is
@@ -20,10 +22,10 @@ func Pooler(t testing.TB, databaseURL, mode, settings string) string {
 	binary, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if binary = "/usr/sbin/pgbouncer"; exec.Command(binary, "--version").Run() != nil { // not in everybody's PATH
-			t.Fatal("pgtest: no pgbouncer here: install it (apt-get install pgbouncer, brew install pgbouncer)")
+			t.Fatal("no pgbouncer here: install it (apt-get install pgbouncer, brew install pgbouncer)")
 		}
 	}
-	port, err := FreePort()
+	port, err := pgtest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +34,7 @@ func Pooler(t testing.TB, databaseURL, mode, settings string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	credential, err := unprivileged() // it refuses to run as root, too
+	credential, err := pgtest.Unprivileged() // it refuses to run as root, too
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ pool_mode = %s
 		<-ended
 	})
 	u.Host = fmt.Sprintf("127.0.0.1:%d", port)
-	err = ready(context.Background(), u.String(), func() error {
+	err = pgtest.Ready(context.Background(), u.String(), func() error {
 		select {
 		case <-ended:
 			return errors.New("it ended")
