@@ -101,13 +101,17 @@ func (d *demo) exec(text string, args ...any) {
 	}
 }
 
-// end sends a signal, and waits for the demo.
-func (d *demo) end(signal syscall.Signal) error {
+func sent(s syscall.Signal) func(*demo) {
+	return func(d *demo) { d.command.Process.Signal(s) }
+}
+
+// end makes the demo end, and waits for it.
+func (d *demo) end(how func(*demo)) error {
 	d.t.Helper()
 	if n := len(d.left()); n < 5 { // the demo, a server, two workers, and PostgreSQL's directory or container
 		d.t.Fatalf("only %d are there: %v", n, d.left())
 	}
-	d.command.Process.Signal(signal)
+	how(d)
 	ended := make(chan error, 1)
 	go func() { ended <- d.command.Wait() }()
 	select {
@@ -293,7 +297,7 @@ func TestDemoInABrowser(t *testing.T) {
 	})
 
 	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) {
-		if err := d.end(syscall.SIGINT); err != nil {
+		if err := d.end(sent(syscall.SIGINT)); err != nil {
 			t.Errorf("the demo ends with %v", err)
 		}
 		if left := d.left(); len(left) > 0 {
@@ -313,16 +317,16 @@ func TestDemoThatIsEndedOtherwise(t *testing.T) {
 	defer server.Stop()
 	for _, c := range []struct {
 		name, databaseURL string
-		signal            syscall.Signal
+		how               func(d *demo)
 	}{
-		{"its terminal is closed", "", syscall.SIGHUP},
-		{"it is killed", "", syscall.SIGKILL},
-		{"it is killed, and its database goes on", server.URL, syscall.SIGKILL},
+		{"its terminal is closed", "", func(d *demo) { d.stdout.Close() }},
+		{"its terminal says so", "", sent(syscall.SIGHUP)},
+		{"it is killed", "", sent(syscall.SIGKILL)},
+		{"it is killed, and its database goes on", server.URL, sent(syscall.SIGKILL)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := startDemo(t, c.databaseURL)
-			d.stdout.Close()
-			d.end(c.signal)
+			d.end(c.how)
 			for end := time.Now().Add(deadline); len(d.left()) > 0; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("left are %v", d.left())

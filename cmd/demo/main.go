@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
 
 	"jobprogress/internal/auth"
 )
@@ -46,12 +47,38 @@ var accounts = []account{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	go func() {
+		untilClosed(ctx, os.Stdout, os.Stderr)
+		stop()
+	}()
 	var s settings
 	command := kong.Parse(&s, kong.Name("demo"), kong.Description("A playground for jobprogress."))
 	err := command.Run(&s, &run{ctx})
 	if err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
+	}
+}
+
+// closedInterval is how often untilClosed looks.
+const closedInterval = time.Second
+
+// untilClosed waits until one of the files has no other end any more: a terminal that was closed, or a pipe. The terminal
+// says SIGHUP only to what it runs itself, which may be make.
+func untilClosed(ctx context.Context, files ...*os.File) {
+	var polled []unix.PollFd
+	for _, file := range files {
+		polled = append(polled, unix.PollFd{Fd: int32(file.Fd())})
+	}
+	for ctx.Err() == nil {
+		if _, err := unix.Poll(polled, int(closedInterval.Milliseconds())); err != nil && err != unix.EINTR {
+			<-ctx.Done() // there is no such thing here
+		}
+		for _, file := range polled {
+			if file.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+				return
+			}
+		}
 	}
 }
 
