@@ -392,7 +392,7 @@ func TestRoleSettingsDoNotMatter(t *testing.T) {
 		if got := snapshot(t, pgtest.WithRole(url, who), id); got.State != want.State || !got.StartedAt.Equal(*want.StartedAt) || got.Run != want.Run {
 			t.Errorf("with %s = %s it reads %+v, want %+v", name, value, got, want)
 		}
-		s, err := store.Open(pgtest.WithRole(url, who), 1)
+		s, err := store.Open(func() string { return pgtest.WithRole(url, who) }, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,12 +14,12 @@ import (
 
 type checkCommand struct {
 	database
-	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" placeholder:"URL" help:"Where serve listens. Default: DATABASE_URL."`
+	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" secret:"" placeholder:"URL" help:"Where serve listens. Default: DATABASE_URL."`
 	ServiceRole       string `env:"JOBPROGRESS_SERVICE_ROLE" placeholder:"ROLE" help:"Role whose rights are looked at: the one that serve connects as."`
 	WorkerRole        string `env:"JOBPROGRESS_WORKER_ROLE" placeholder:"ROLE" help:"Role whose rights are looked at: the one that workers connect as."`
 
 	URL   string        `name:"url" placeholder:"URL" help:"Look at the way to a stream instead, through whatever is in between: https://app.example.com/api/jobs/ID/progress."`
-	Token string        `env:"JOBPROGRESS_TOKEN" help:"Token of the job's account, for --url."`
+	Token string        `env:"JOBPROGRESS_TOKEN" secret:"" help:"Token of the job's account, for --url."`
 	Wait  time.Duration `default:"40s" help:"How long to wait for a ping, for --url."`
 	JSON  bool          `name:"json" help:"Print the findings as JSON."`
 }

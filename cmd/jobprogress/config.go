@@ -44,7 +44,7 @@ type command interface {
 
 // database is where the jobs are.
 type database struct {
-	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"Database with the job table. Without it the PG* variables count."`
+	DatabaseURL string `env:"DATABASE_URL" secret:"" placeholder:"URL" help:"Database with the job table. Without it the PG* variables count."`
 }
 
 // table is which of its tables holds them.
@@ -54,7 +54,7 @@ type table struct {
 
 // tokens is how credentials look.
 type tokens struct {
-	JWTSecret    string `env:"JOBPROGRESS_JWT_SECRET" placeholder:"SECRET" help:"Key of HS256 tokens, 32 bytes or more."`
+	JWTSecret    string `env:"JOBPROGRESS_JWT_SECRET" secret:"" placeholder:"SECRET" help:"Key of HS256 tokens, 32 bytes or more."`
 	JWTIssuer    string `env:"JOBPROGRESS_JWT_ISSUER" placeholder:"ISS" help:"iss that tokens must have."`
 	JWTAudience  string `env:"JOBPROGRESS_JWT_AUDIENCE" placeholder:"AUD" help:"aud that tokens must have."`
 	AccountClaim string `env:"JOBPROGRESS_ACCOUNT_CLAIM" default:"sub" help:"Claim that holds the account."`

@@ -301,7 +301,7 @@ func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
 			return string(text), err
 		}
 		var log strings.Builder
-		r, err := newReloaded(slog.New(slog.NewTextHandler(&log, nil)), load, file)
+		get, err := reload(&files{log: slog.New(slog.NewTextHandler(&log, nil))}, load, file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -311,13 +311,13 @@ func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
 		}
 		for range 3 {
 			time.Sleep(lookInterval)
-			if got := r.get(); got != "old" {
+			if got := get(); got != "old" {
 				t.Errorf("while it can't be read: %q", got)
 			}
 		}
 		denied = false
 		time.Sleep(lookInterval)
-		if got := r.get(); got != "renewed" {
+		if got := get(); got != "renewed" {
 			t.Errorf("when it can be read: %q", got)
 		}
 		if n := strings.Count(log.String(), "can't be read"); n != 1 {

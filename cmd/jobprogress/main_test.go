@@ -53,14 +53,19 @@ func serveForTest(t *testing.T, databaseURL string, args ...string) *server {
 
 func serveForTestWith(t *testing.T, databaseURL string, client *http.Client, args ...string) *server {
 	t.Helper()
+	return serveForTestIn(t, databaseURL, client, noEnv, append([]string{"--database-url", databaseURL, "--jwt-secret", secret}, args...)...)
+}
+
+// serveForTestIn takes the settings of an environment.
+func serveForTestIn(t *testing.T, databaseURL string, client *http.Client, getenv func(string) string, args ...string) *server {
+	t.Helper()
 	ctx, end := context.WithCancelCause(context.Background())
 	cancel := func() { end(context.Canceled) }
 	log, logEnd := io.Pipe()
 	s := &server{t: t, databaseURL: databaseURL, stop: cancel, sigterm: func() { end(errTerminated) }, stopped: make(chan error, 1), db: pgtest.Pool(t, databaseURL), client: client}
-	args = append([]string{"serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
-		"--log-format", "json", "--jwt-secret", secret}, args...)
+	args = append([]string{"serve", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-format", "json"}, args...)
 	go func() {
-		err := run(ctx, args, noEnv, io.Discard, logEnd)
+		err := run(ctx, args, getenv, io.Discard, logEnd)
 		logEnd.CloseWithError(err)
 		s.stopped <- err
 	}()

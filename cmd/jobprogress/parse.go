@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (c command, err error) {
 	var all commands
 	var invalid []error
+	files := make(map[string]string)
 	exited := errors.New("exited")
 	defer func() {
 		if r := recover(); r != nil && r != exited {
@@ -31,7 +33,19 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.Resolvers(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 			for _, name := range flag.Envs {
-				if value := getenv(name); value != "" { // compose files set what they leave empty
+				value := getenv(name)
+				if file := getenv(secretFile(name)); file != "" && flag.Tag.Has(secretTag) {
+					files[name] = file
+					text, err := readSecret(file)
+					switch {
+					case value != "":
+						invalid = append(invalid, fmt.Errorf("%s and %s contradict each other: choose one", name, secretFile(name)))
+					case err != nil:
+						invalid = append(invalid, fmt.Errorf("%s: %w", secretFile(name), err))
+					}
+					return text, nil
+				}
+				if value != "" { // compose files set what they leave empty
 					return value, nil
 				}
 			}
@@ -54,6 +68,9 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		return nil, fmt.Errorf("%w: %w", err, errUsage)
 	}
 	c = parsed.Selected().Target.Addr().Interface().(command)
+	if serve, ok := c.(*serveCommand); ok {
+		serve.secretFiles = files
+	}
 	invalid = append(invalid, c.validate()...)
 	if len(invalid) > 0 {
 		return nil, fmt.Errorf("settings:\n%w\n%w", errors.Join(invalid...), errUsage)
@@ -61,11 +78,46 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	return c, nil
 }
 
+// secretTag marks settings that may stand in a file.
+const secretTag = "secret"
+
+// unknownVariables returns those of our own prefix that name no setting of any command: they are misspelt.
+func unknownVariables(environ []string) (unknown []string, err error) {
+	parser, err := kong.New(&commands{})
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[string]bool)
+	err = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			for _, name := range flag.Envs {
+				known[name] = true
+				known[secretFile(name)] = flag.Tag.Has(secretTag)
+			}
+		}
+		return next(nil)
+	})
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "JOBPROGRESS_") && !known[name] && !ofKubernetes.MatchString(name) {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown, err
+}
+
+// ofKubernetes are the variables that it sets for a service of the name jobprogress.
+var ofKubernetes = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP)(_\w+)?)?$`)
+
 // hideEnvironment keeps kong from reading the environment itself, so that run's getenv is the only one. The help goes
 // on to name the variables.
 func hideEnvironment(node kong.Visitable, next kong.Next) error {
 	if flag, ok := node.(*kong.Flag); ok && len(flag.Envs) > 0 {
-		flag.Help += " ($" + strings.Join(flag.Envs, ", $") + ")"
+		names := "$" + strings.Join(flag.Envs, ", $")
+		if flag.Tag.Has(secretTag) {
+			names += ", or the file that $" + secretFile(flag.Envs[0]) + " names"
+		}
+		flag.Help += " (" + names + ")"
 		flag.Tag.Envs = nil
 	}
 	return next(nil)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 
 type serveCommand struct {
 	database
-	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" placeholder:"URL" help:"Where to listen and read: direct sessions to the primary, or a pooler in session mode, if DATABASE_URL goes through one in transaction mode. Default: DATABASE_URL."`
+	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" secret:"" placeholder:"URL" help:"Where to listen and read: direct sessions to the primary, or a pooler in session mode, if DATABASE_URL goes through one in transaction mode. Default: DATABASE_URL."`
 
 	Addr      string `env:"JOBPROGRESS_ADDR" default:"127.0.0.1:8080" help:"Address to serve on; port 0 picks one."`
 	AdminAddr string `env:"JOBPROGRESS_ADMIN_ADDR" default:"127.0.0.1:8081" help:"Address of /metrics and /debug/pprof/; port 0 picks one."`
@@ -33,7 +34,7 @@ type serveCommand struct {
 	TLSKey    string `env:"JOBPROGRESS_TLS_KEY" placeholder:"FILE" help:"PEM key of the certificate."`
 
 	tokens
-	JWTPreviousSecret string   `env:"JOBPROGRESS_JWT_PREVIOUS_SECRET" placeholder:"SECRET" help:"The secret before: its tokens count, too, while it is being replaced."`
+	JWTPreviousSecret string   `env:"JOBPROGRESS_JWT_PREVIOUS_SECRET" secret:"" placeholder:"SECRET" help:"The secret before: its tokens count, too, while it is being replaced."`
 	JWTPublicKey      string   `env:"JOBPROGRESS_JWT_PUBLIC_KEY" placeholder:"FILE" help:"PEM public key of RS256, ES256 (P-256) or EdDSA (Ed25519) tokens."`
 	JWKSURL           string   `env:"JOBPROGRESS_JWKS_URL" name:"jwks-url" placeholder:"URL" help:"Where the public keys of the tokens are published, as a JSON Web Key Set."`
 	AuthURL           string   `env:"JOBPROGRESS_AUTH_URL" name:"auth-url" placeholder:"URL" help:"Instead of tokens: the application, asked with the Cookie, Authorization and Origin of each viewer, answers 200 and {\"account\":\"...\"}, or 401."`
@@ -53,6 +54,8 @@ type serveCommand struct {
 	MaxStreamsPerAccount int `env:"JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT" default:"100" help:"Open streams of one account, at most."`
 
 	logging
+
+	secretFiles map[string]string `kong:"-"` // where secrets stand in files, by their variables
 }
 
 const (
@@ -85,17 +88,24 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo())
 
-	requestStore, err := store.Open(c.DatabaseURL, requestConns)
+	files := &files{log: log}
+	databaseURL, err := c.follow(files, "DATABASE_URL", c.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	listenURL := databaseURL
+	if c.ListenDatabaseURL != "" {
+		if listenURL, err = c.follow(files, "LISTEN_DATABASE_URL", c.ListenDatabaseURL); err != nil {
+			return err
+		}
+	}
+	requestStore, err := store.Open(databaseURL, requestConns)
 	if err != nil {
 		return err
 	}
 	defer closeSoon(requestStore)
 
 	h := hub.New(registry)
-	listenURL := c.ListenDatabaseURL
-	if listenURL == "" {
-		listenURL = c.DatabaseURL
-	}
 	b := bus.New(bus.Config{
 		URL:              listenURL,
 		Hub:              h,
@@ -103,12 +113,12 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		Log:              log,
 		Registry:         registry,
 	})
-	sessionStore, err := store.Open(c.DatabaseURL, sessionConns)
+	sessionStore, err := store.Open(databaseURL, sessionConns)
 	if err != nil {
 		return err
 	}
 	defer closeSoon(sessionStore)
-	authenticator, runAuth, err := c.authenticator(sessionStore, log)
+	authenticator, runAuth, err := c.authenticator(sessionStore, files)
 	if err != nil {
 		return err
 	}
@@ -143,11 +153,11 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	defer adminListener.Close()
 	public, admin := c.server(handler, log), c.server(api.Admin(), log)
 	if c.TLSCert != "" {
-		certificate, err := newReloaded(log, c.certificate, c.TLSCert, c.TLSKey)
+		certificate, err := reload(files, c.certificate, c.TLSCert, c.TLSKey)
 		if err != nil {
 			return err
 		}
-		public.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate.get(), nil }}
+		public.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate(), nil }}
 	}
 	log.Info("serving", "addr", c.url(listener), "admin", "http://"+adminListener.Addr().String())
 
@@ -160,6 +170,7 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	g.Go(func() error { return api.Run(streamContext) })
 	g.Go(func() error { return runAuth(busContext) })
 	g.Go(func() error { return returnMemory(busContext) })
+	g.Go(func() error { return files.run(busContext) })
 	g.Go(func() error { return serve(admin.Serve(adminListener)) })
 	g.Go(func() error {
 		if c.TLSCert != "" {
@@ -227,7 +238,7 @@ func serve(err error) error {
 }
 
 // authenticator is the one that the settings ask for, and what it does by itself for as long as we serve.
-func (c *serveCommand) authenticator(s *store.Store, log *slog.Logger) (a httpapi.Authenticator, run func(context.Context) error, err error) {
+func (c *serveCommand) authenticator(s *store.Store, files *files) (a httpapi.Authenticator, run func(context.Context) error, err error) {
 	run = func(context.Context) error { return nil }
 	switch {
 	case c.InsecureNoAuth:
@@ -243,24 +254,62 @@ func (c *serveCommand) authenticator(s *store.Store, log *slog.Logger) (a httpap
 		sessions := s.Sessions(c.SessionQuery)
 		check := func(ctx context.Context) error {
 			if err := sessions.Check(ctx); err != nil && ctx.Err() == nil {
-				log.Error("the session query does not work: nobody can be let in", "error", err)
+				files.log.Error("the session query does not work: nobody can be let in", "error", err)
 			}
 			return nil
 		}
 		return auth.Session{Sessions: sessions, Cookie: c.Cookie}, check, nil
 	case c.JWKSURL != "":
-		keys := auth.NewJWKS(c.JWKSURL, log)
+		keys := auth.NewJWKS(c.JWKSURL, files.log)
 		return c.jwt(keys, c.Cookie), keys.Run, nil
 	case c.JWTPublicKey != "":
-		key, err := newReloaded(log, c.publicKey, c.JWTPublicKey)
+		key, err := reload(files, c.publicKey, c.JWTPublicKey)
 		if err != nil {
 			return nil, nil, err
 		}
-		return c.jwt(auth.PublicKeyFile(key.get), c.Cookie), run, nil
-	case c.JWTPreviousSecret != "":
-		return c.jwt(auth.Secrets{auth.Secret(c.JWTSecret), auth.Secret(c.JWTPreviousSecret)}, c.Cookie), run, nil
+		return c.jwt(auth.PublicKeyFile(key), c.Cookie), run, nil
 	}
-	return c.jwt(auth.Secret(c.JWTSecret), c.Cookie), run, nil
+	keys, err := c.secrets(files)
+	return c.jwt(keys, c.Cookie), run, err
+}
+
+// secrets are the keys of HS256.
+func (c *serveCommand) secrets(files *files) (auth.Keys, error) {
+	present, err := c.follow(files, "JOBPROGRESS_JWT_SECRET", c.JWTSecret)
+	if err != nil {
+		return nil, err
+	}
+	previous, err := c.follow(files, "JOBPROGRESS_JWT_PREVIOUS_SECRET", c.JWTPreviousSecret)
+	if err != nil {
+		return nil, err
+	}
+	keys := func() (all auth.Secrets) {
+		for _, secret := range []string{present(), previous()} {
+			if secret != "" {
+				all = append(all, auth.Secret(secret))
+			}
+		}
+		return all
+	}
+	if c.secretFiles["JOBPROGRESS_JWT_SECRET"] == "" && c.secretFiles["JOBPROGRESS_JWT_PREVIOUS_SECRET"] == "" {
+		return keys(), nil
+	}
+	return auth.SecretFiles(keys), nil
+}
+
+// follow returns a function for the present value of a secret, which changes if it stands in a file.
+func (c *serveCommand) follow(files *files, env, value string) (func() string, error) {
+	file, ok := c.secretFiles[env]
+	if !ok {
+		return func() string { return value }, nil
+	}
+	return reload(files, func() (string, error) {
+		text, err := readSecret(file)
+		if err == nil && strings.HasSuffix(env, "DATABASE_URL") {
+			err = errors.Join(validateURL(text, "", secretFile(env))...)
+		}
+		return text, err
+	}, file)
 }
 
 // server has no WriteTimeout: it would end every stream. Streams set a deadline for each write.

@@ -21,7 +21,7 @@ import (
 type watchCommand struct {
 	ID    string `arg:"" optional:"" help:"The job's id. Without one, all jobs of the account."`
 	URL   string `name:"url" env:"JOBPROGRESS_URL" default:"http://127.0.0.1:8080" help:"Where jobprogress serves."`
-	Token string `env:"JOBPROGRESS_TOKEN" help:"Token of the job's account, as jobprogress token prints it."`
+	Token string `env:"JOBPROGRESS_TOKEN" secret:"" help:"Token of the job's account, as jobprogress token prints it."`
 }
 
 func (c *watchCommand) validate() []error {

@@ -38,6 +38,17 @@ func (s Secrets) key(context.Context, *jwt.Token) (any, error) {
 	return keys, nil
 }
 
+// SecretFiles are secrets that may be replaced while we run: those that the function returns count.
+type SecretFiles func() Secrets
+
+func (SecretFiles) algorithms() []string { return Secret{}.algorithms() }
+
+func (SecretFiles) change() bool { return true }
+
+func (f SecretFiles) key(ctx context.Context, token *jwt.Token) (any, error) {
+	return f().key(ctx, token)
+}
+
 // PublicKey is one key of RS256, ES256 or EdDSA.
 type PublicKey struct {
 	algorithm string

@@ -18,7 +18,7 @@ const Channel = "jobprogress"
 
 // Config is what a Bus needs. All fields are required.
 type Config struct {
-	URL              string        // of direct sessions to the primary, or through a pooler in session mode
+	URL              func() string // of direct sessions to the primary, or through a pooler in session mode; asked for each
 	Hub              *hub.Hub      // this bus alone calls its Feed
 	BackstopInterval time.Duration // within which every topic is read again
 	Log              *slog.Logger

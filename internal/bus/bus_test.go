@@ -76,7 +76,7 @@ func startWith(t *testing.T, url string, change func(*bus.Config)) *running {
 	r := &running{t: t, registry: prometheus.NewRegistry(), admin: connect(t, url), log: make(lines, 100)}
 	r.hub = hub.New(r.registry)
 	config := bus.Config{
-		URL:              url,
+		URL:              func() string { return url },
 		Hub:              r.hub,
 		BackstopInterval: time.Hour,
 		Log:              slog.New(slog.NewTextHandler(r.log, nil)),

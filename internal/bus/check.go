@@ -50,7 +50,7 @@ func (c *checker) run(ctx context.Context) {
 func (c *checker) look(ctx context.Context) ([]store.Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	conn, err := store.Connect(ctx, c.config.URL, "jobprogress check")
+	conn, err := store.Connect(ctx, c.config.URL(), "jobprogress check")
 	if err != nil {
 		return nil, err
 	}

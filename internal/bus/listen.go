@@ -55,7 +55,7 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	l.tried, l.prepared = true, false
-	conn, err := store.Connect(ctx, l.config.URL, "jobprogress listen")
+	conn, err := store.Connect(ctx, l.config.URL(), "jobprogress listen")
 	if err != nil {
 		return nil, err
 	}

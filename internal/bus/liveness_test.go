@@ -111,7 +111,7 @@ func TestSessionsOnDifferentServers(t *testing.T) {
 		return network.Host(one)
 	})
 
-	r := startWith(t, one, func(c *bus.Config) { c.URL = u.String() })
+	r := startWith(t, one, func(c *bus.Config) { c.URL = u.String })
 	r.says("did not come back")
 	both.Store(false)
 	r.live(true)
@@ -179,7 +179,7 @@ func TestHalfOpenConnectionIsFoundAndReplaced(t *testing.T) {
 	}
 	both.Host = link.Addr + "," + both.Host
 
-	r := startWith(t, direct, func(c *bus.Config) { c.URL = pgtest.With(both.String(), "connect_timeout", "1") })
+	r := startWith(t, direct, func(c *bus.Config) { c.URL = func() string { return pgtest.With(both.String(), "connect_timeout", "1") } })
 	r.live(true)
 	w := r.watch(r.insert())
 	if err := link.Blackhole(); err != nil {

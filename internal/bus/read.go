@@ -100,7 +100,7 @@ var every = job.Buckets{}.Complement()
 
 // runSession connects, and reads until the session fails or ctx ends.
 func (r *reader) runSession(ctx context.Context) (connected bool, err error) {
-	conn, err := store.Connect(ctx, r.config.URL, "jobprogress read")
+	conn, err := store.Connect(ctx, r.config.URL(), "jobprogress read")
 	if err != nil {
 		return false, err
 	}

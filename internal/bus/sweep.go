@@ -38,7 +38,7 @@ func (s *sweeper) run(ctx context.Context) {
 
 // session sweeps for as long as the session lasts, if no other server does.
 func (s *sweeper) session(ctx context.Context) error {
-	conn, err := store.Connect(ctx, s.config.URL, "jobprogress sweep")
+	conn, err := store.Connect(ctx, s.config.URL(), "jobprogress sweep")
 	if err != nil {
 		return err
 	}

@@ -17,14 +17,23 @@ import (
 // Store reads jobs over a pool. Its methods may be called from any goroutine.
 type Store struct{ pool *pgxpool.Pool }
 
-// Open makes a pool of at most maxConns connections for the database of url and a Store on it, without connecting.
-// An empty url means the PG* variables.
-func Open(url string, maxConns int32) (*Store, error) {
-	config, err := pgxpool.ParseConfig(url)
+// Open makes a pool of at most maxConns connections for the database of url and a Store on it, without connecting. url is
+// asked for each connection: passwords change. An empty one means the PG* variables.
+func Open(url func() string, maxConns int32) (*Store, error) {
+	config, err := pgxpool.ParseConfig(url())
 	if err != nil {
 		return nil, fmt.Errorf("parse database URL: %w", err)
 	}
 	configure(config.ConnConfig)
+	config.BeforeConnect = func(_ context.Context, connConfig *pgx.ConnConfig) error {
+		now, err := pgxpool.ParseConfig(url()) // reads the password file, too
+		if err != nil {
+			return fmt.Errorf("parse database URL: %w", err)
+		}
+		configure(now.ConnConfig)
+		*connConfig = *now.ConnConfig
+		return nil
+	}
 	config.MaxConns = maxConns
 	config.MinConns, config.MinIdleConns = 0, 0
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
