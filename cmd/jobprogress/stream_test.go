@@ -222,6 +222,10 @@ func TestStreamEndsWhenTheTokenExpires(t *testing.T) {
 		st.until("running")
 		st.ends()
 		s.eventually("counted", func() bool { return s.metric(`jobprogress_streams_ended_total{reason="expired"}`) == "1" })
+		lasted, err := strconv.ParseFloat(s.metric("jobprogress_stream_duration_seconds_sum"), 64)
+		if err != nil || lasted < 2 || lasted > 6 { // exp is in whole seconds
+			t.Errorf("it lasted for %v s, %v", lasted, err)
+		}
 	})
 }
 

@@ -179,7 +179,9 @@ func TestHalfOpenConnectionIsFoundAndReplaced(t *testing.T) {
 	}
 	both.Host = link.Addr + "," + both.Host
 
-	r := startWith(t, direct, func(c *bus.Config) { c.URL = func() string { return pgtest.With(both.String(), "connect_timeout", "1") } })
+	r := startWith(t, direct, func(c *bus.Config) {
+		c.URL = func() string { return pgtest.With(both.String(), "connect_timeout", "1") }
+	})
 	r.live(true)
 	w := r.watch(r.insert())
 	if err := link.Blackhole(); err != nil {

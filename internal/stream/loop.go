@@ -150,6 +150,7 @@ func (l *loop) sweep(most int) (done bool) { return l.streams.sweep(most, l.adva
 // open begins a stream, whose credentials end at that time, if they do.
 func (l *loop) open(s *stream, expires time.Time, out sink) {
 	s.sink = out
+	s.openedTick = uint32(l.now / tick)
 	s.cutAt, s.recheckAt, s.endAt = never, never, never
 	if !expires.IsZero() {
 		s.endBy(l.now+time.Until(expires), endExpired) // clocks may be set while the loop runs

@@ -11,7 +11,7 @@ type metrics struct {
 	open                  prometheus.Gauge
 	opened, frames, bytes prometheus.Counter
 	ended                 *prometheus.CounterVec
-	latency               prometheus.Histogram
+	duration, latency     prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -28,6 +28,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "jobprogress_streams_ended_total",
 			Help: "Streams ended, by reason: final, gone, not_owner, expired, aged, revoked, drained, client or stalled.",
 		}, []string{"reason"}),
+		duration: make.NewHistogram(prometheus.HistogramOpts{
+			Name:    "jobprogress_stream_duration_seconds",
+			Help:    "How long streams were open, when they ended.",
+			Buckets: []float64{1, 5, 15, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600},
+		}),
 		latency: make.NewHistogram(prometheus.HistogramOpts{
 			Name:    "jobprogress_notification_to_frame_seconds",
 			Help:    "From the notification of a change to its frame written, with the read of the row in between. Once for all viewers who are written to together.",

@@ -18,8 +18,9 @@ type stream struct {
 	account string // the viewer's
 	recheck func(context.Context) (auth.Viewer, error)
 
-	dueTick int64 // when the wheel has it; 0 is not at all
-	index   int32 // in loop.streams
+	dueTick    int64  // when the wheel has it; 0 is not at all
+	openedTick uint32 // when it began
+	index      int32  // in loop.streams
 
 	wroteAt   time.Duration // the last write
 	cutAt     time.Duration // when the viewer is cut off if it has not taken what was written
@@ -264,6 +265,7 @@ func (l *loop) end(s *stream, why end, clean bool) {
 	}
 	s.closed = true
 	l.set.metrics.end(why)
+	l.set.metrics.duration.Observe((l.now - time.Duration(s.openedTick)*tick).Seconds())
 	l.streams.remove(s)
 	s.source.close(l)
 	s.source, s.recheck = nil, nil // the wheel may hold the stream for a while
