@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -190,19 +189,6 @@ func (c *serveCommand) validate() []error {
 	return invalid
 }
 
-// sources are the variables that say who is asking. There must be one.
-func (c *serveCommand) sources() (set []string) {
-	for _, way := range []struct{ env, value string }{
-		{"JOBPROGRESS_JWT_SECRET", c.JWTSecret}, {"JOBPROGRESS_JWT_PUBLIC_KEY", c.JWTPublicKey},
-		{"JOBPROGRESS_JWKS_URL", c.JWKSURL}, {"JOBPROGRESS_AUTH_URL", c.AuthURL}, {"JOBPROGRESS_SESSION_QUERY", c.SessionQuery},
-	} {
-		if way.value != "" {
-			set = append(set, way.env)
-		}
-	}
-	return set
-}
-
 func isURL(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
@@ -211,18 +197,6 @@ func isURL(text string) bool {
 func (c *serveCommand) certificate() (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 	return &pair, err
-}
-
-func (c *serveCommand) publicKey() (auth.PublicKey, error) {
-	text, err := os.ReadFile(c.JWTPublicKey)
-	if err != nil {
-		return auth.PublicKey{}, err // it names the file
-	}
-	key, err := auth.ParsePublicKey(text)
-	if err != nil {
-		return key, fmt.Errorf("%s: %w", c.JWTPublicKey, err)
-	}
-	return key, nil
 }
 
 // loopback reports whether an address can only be reached from this machine.

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"syscall"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
-	"jobprogress/internal/auth"
 	"jobprogress/internal/bus"
 	"jobprogress/internal/httpapi"
 	"jobprogress/internal/hub"
@@ -188,17 +186,9 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		log.Info("stopping")
 		if errors.Is(context.Cause(ctx), errTerminated) {
 			api.Leave()
-			select {
-			case <-time.After(c.LameDuck):
-			case <-failed.Done():
-			}
+			pause(failed, c.LameDuck)
 		}
-		stopping, cancel := context.WithTimeout(context.Background(), c.DrainTimeout*8/10)
-		defer cancel()
-		api.Drain(stopping, c.DrainTimeout*6/10)
-		if public.Shutdown(stopping) != nil {
-			public.Close()
-		}
+		c.drain(api, public)
 		stopStreams()
 		stopBus()
 		admin.Close()
@@ -206,6 +196,16 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// drain ends the streams over a spread, and then the other requests.
+func (c *serveCommand) drain(api *httpapi.API, public *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.DrainTimeout*8/10)
+	defer cancel()
+	api.Drain(ctx, c.DrainTimeout*6/10)
+	if public.Shutdown(ctx) != nil {
+		public.Close()
+	}
 }
 
 // listenError says which address can't be listened on, and what may be done.
@@ -235,81 +235,6 @@ func serve(err error) error {
 		return nil
 	}
 	return fmt.Errorf("serve: %w", err)
-}
-
-// authenticator is the one that the settings ask for, and what it does by itself for as long as we serve.
-func (c *serveCommand) authenticator(s *store.Store, files *files) (a httpapi.Authenticator, run func(context.Context) error, err error) {
-	run = func(context.Context) error { return nil }
-	switch {
-	case c.InsecureNoAuth:
-		return auth.None{}, run, nil
-	case c.AuthURL != "":
-		application := auth.NewApplication(c.AuthURL)
-		return application, func(ctx context.Context) error {
-			<-ctx.Done()
-			application.Close()
-			return nil
-		}, nil
-	case c.SessionQuery != "":
-		sessions := s.Sessions(c.SessionQuery)
-		check := func(ctx context.Context) error {
-			if err := sessions.Check(ctx); err != nil && ctx.Err() == nil {
-				files.log.Error("the session query does not work: nobody can be let in", "error", err)
-			}
-			return nil
-		}
-		return auth.Session{Sessions: sessions, Cookie: c.Cookie}, check, nil
-	case c.JWKSURL != "":
-		keys := auth.NewJWKS(c.JWKSURL, files.log)
-		return c.jwt(keys, c.Cookie), keys.Run, nil
-	case c.JWTPublicKey != "":
-		key, err := reload(files, c.publicKey, c.JWTPublicKey)
-		if err != nil {
-			return nil, nil, err
-		}
-		return c.jwt(auth.PublicKeyFile(key), c.Cookie), run, nil
-	}
-	keys, err := c.secrets(files)
-	return c.jwt(keys, c.Cookie), run, err
-}
-
-// secrets are the keys of HS256.
-func (c *serveCommand) secrets(files *files) (auth.Keys, error) {
-	present, err := c.follow(files, "JOBPROGRESS_JWT_SECRET", c.JWTSecret)
-	if err != nil {
-		return nil, err
-	}
-	previous, err := c.follow(files, "JOBPROGRESS_JWT_PREVIOUS_SECRET", c.JWTPreviousSecret)
-	if err != nil {
-		return nil, err
-	}
-	keys := func() (all auth.Secrets) {
-		for _, secret := range []string{present(), previous()} {
-			if secret != "" {
-				all = append(all, auth.Secret(secret))
-			}
-		}
-		return all
-	}
-	if c.secretFiles["JOBPROGRESS_JWT_SECRET"] == "" && c.secretFiles["JOBPROGRESS_JWT_PREVIOUS_SECRET"] == "" {
-		return keys(), nil
-	}
-	return auth.SecretFiles(keys), nil
-}
-
-// follow returns a function for the present value of a secret, which changes if it stands in a file.
-func (c *serveCommand) follow(files *files, env, value string) (func() string, error) {
-	file, ok := c.secretFiles[env]
-	if !ok {
-		return func() string { return value }, nil
-	}
-	return reload(files, func() (string, error) {
-		text, err := readSecret(file)
-		if err == nil && strings.HasSuffix(env, "DATABASE_URL") {
-			err = errors.Join(validateURL(text, "", secretFile(env))...)
-		}
-		return text, err
-	}, file)
 }
 
 // server has no WriteTimeout: it would end every stream. Streams set a deadline for each write.

@@ -109,19 +109,12 @@ func (k *soak) run(t *testing.T, length time.Duration) {
 	}
 	working.Go(func() {
 		for ctx.Err() == nil {
-			sleep(ctx, time.Second)
+			pause(ctx, time.Second)
 			k.server.db.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity
 				where datname = current_database() and application_name like 'jobprogress %' and random() < 0.5`)
 		}
 	})
 	working.Wait()
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 // change has something happen to a job. Errors are the database's, whose sessions are killed.
@@ -178,7 +171,7 @@ func (k *soak) view(ctx context.Context, random *rand.Rand) {
 	switch random.IntN(6) {
 	case 0: // it leaves at once
 	case 1: // it does not read
-		sleep(ctx, patience)
+		pause(ctx, patience)
 	case 2: // it resets the connection
 		conn.Read(make([]byte, 100))
 		tcp.SetLinger(0)
