@@ -4,7 +4,7 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help demo test test-postgres trust soak bench bench-db bench-streams lint fuzz check build up down postgres pgbouncer chromium
+.PHONY: help demo test test-postgres trust soak bench bench-db bench-streams lint fuzz check build up up-replicas down postgres pgbouncer chromium
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -61,8 +61,12 @@ up: ## Database, server, workers and page in containers
 	docker compose up --build --detach
 	@echo "The page: http://127.0.0.1:8000/"
 
+up-replicas: ## The same with three servers behind a proxy
+	UPSTREAM=http://proxy:8000 docker compose --profile replicas up --build --detach
+	@echo "The page: http://127.0.0.1:8000/. Take a server away: docker compose restart server-2"
+
 down: ## End what up began, with its data
-	docker compose down --volumes
+	docker compose --profile replicas down --volumes
 
 # On Debian and Ubuntu as root, a container or a CI machine, what is missing is installed; elsewhere the tests say what
 # to do.

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { chromium } from 'playwright';
+import { chromium, type Page } from 'playwright';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { chromium as executablePath, chromiumArgs, eventually, freePort, Origin, token } from './origin.js';
 import { importScripts, scripts } from './scripts.js';
@@ -86,16 +86,22 @@ for (const proxy of proxies) {
   });
 }
 
-describe.runIf(existsSync('/usr/sbin/haproxy'))('two replicas behind HAProxy that checks /readyz', () => {
-  const pages = 100; // of each kind
+describe.runIf(existsSync('/usr/sbin/haproxy'))('three replicas behind HAProxy that checks /readyz', () => {
+  // Viewers. Chromium has 256 streams on a connection, and contexts have connections of their own.
+  const visitors = [
+    { plain: 100, hooks: 100 },
+    { plain: 0, hooks: 150 },
+    { plain: 0, hooks: 150 },
+  ];
 
-  test('PostgreSQL away for 15 s, then a rolling restart: none dies', async () => {
+  test('PostgreSQL away for 15 s, then a rolling restart: none dies, none misses the end', async () => {
     const goroot = execFileSync('go', ['env', 'GOROOT'], { encoding: 'utf8' }).trim();
     execFileSync('go', ['run', join(goroot, 'src/crypto/tls/generate_cert.go'), '--host', '127.0.0.1'], { cwd: dir, stdio: 'ignore' });
     writeFileSync(join(dir, 'both.pem'), readFileSync(join(dir, 'cert.pem'), 'utf8') + readFileSync(join(dir, 'key.pem'), 'utf8'));
     const args = ['--max-streams-per-account', '1000', '--lame-duck', '2s', '--drain-timeout', '2s'];
     const one = await new Origin(await freePort(), await freePort(), args).open();
     const two = await new Origin(await freePort(), await freePort(), args).beside(one);
+    const three = await new Origin(await freePort(), await freePort(), args).beside(one);
     const port = await freePort();
     const browser = await chromium.launch({ executablePath, args: [...chromiumArgs, '--ignore-certificate-errors'] });
     try {
@@ -103,66 +109,82 @@ describe.runIf(existsSync('/usr/sbin/haproxy'))('two replicas behind HAProxy tha
         text
           .replace('127.0.0.1:8000', `127.0.0.1:${port} ssl crt both.pem alpn h2,http/1.1`)
           .replaceAll(':8080', `:${one.port}`)
-          .replaceAll(':8082', `:${two.port}`)
+          .replaceAll('server two 127.0.0.1:8082', `server two 127.0.0.1:${two.port}\n  server three 127.0.0.1:${three.port}`)
           .replace('default_backend others', 'acl page path_beg /hook /page\n  http-request return status 200 content-type text/html string "<title>page</title>" if page\n  default_backend others')
-          .replace('defaults', 'global\n  tune.h2.max-concurrent-streams 500\n\ndefaults'),
+          .replace('defaults', 'global\n  tune.h2.max-concurrent-streams 300\n\ndefaults'),
       );
       const url = `https://127.0.0.1:${port}`;
-      const context = await browser.newContext({ ignoreHTTPSErrors: true });
-      await context.addCookies([{ name: 'session', value: token(), url }]);
-      const page = await context.newPage();
-      await eventually('there', () => page.goto(`${url}/page`).then((answer) => answer?.ok() === true, () => false));
       const id = await one.insert();
-      // HAProxy serves no files.
-      await page.evaluate(`(async () => {
+      const visit = async ({ plain, hooks }: (typeof visitors)[number]): Promise<Page> => {
+        const context = await browser.newContext({ ignoreHTTPSErrors: true });
+        await context.addCookies([{ name: 'session', value: token(), url }]);
+        const page = await context.newPage();
+        await eventually('there', () => page.goto(`${url}/page`).then((answer) => answer?.ok() === true, () => false));
+        // HAProxy serves no files.
+        await page.evaluate(`(async () => {
         const scripts = ${JSON.stringify(scripts())};
         ${importScripts}
         const path = '/api/jobs/${id}/progress';
-        window.shown = Array(${pages}).fill(-1);
-        window.sources = shown.map((_, i) => {
-          const source = new EventSource(path);
-          source.onmessage = ({ data }) => {
+        window.plain = Array.from({ length: ${plain} }, () => {
+          const shown = { source: new EventSource(path) };
+          shown.source.onmessage = ({ data }) => {
             const event = JSON.parse(data);
-            if (event.type === 'progress') shown[i] = event.done;
+            if (event.type === 'progress') shown.done = event.done;
+            if (event.type === 'status') shown.status = event.status;
           };
-          return source;
+          return shown;
         });
         // Each by a stream of its own.
-        window.jobs = shown.map((_, i) => watchJob(path, { EventSource: class extends EventSource { static key = String(i) } }));
+        window.hooks = Array.from({ length: ${hooks} }, (_, i) => watchJob(path, { EventSource: class extends EventSource { static key = String(i) } }));
       })()`);
-      const wrong = (done: number) =>
-        page.evaluate<{ dead: number; plain: number; hooks: number }>(`({
-          dead: sources.filter(({ readyState }) => readyState === EventSource.CLOSED).length,
-          plain: shown.filter((shown) => shown !== ${done}).length,
-          hooks: jobs.filter((job) => job.getState().progress?.done !== ${done}).length,
-        })`);
-      const right = (done: number) =>
-        eventually(`right at ${done}`, async () => {
-          const { dead, plain, hooks } = await wrong(done);
+        return page;
+      };
+      const pages = await Promise.all(visitors.map(visit));
+      const everywhere = <T>(expression: string): Promise<T[]> => Promise.all(pages.map((page) => page.evaluate<T>(expression)));
+      const right = (done: number, status: string) =>
+        eventually(`${status} at ${done}`, async () => {
+          const counts = await everywhere<{ dead: number; wrong: number }>(`({
+            dead: plain.filter(({ source, status }) => source.readyState === EventSource.CLOSED && status !== 'completed').length,
+            wrong: [...plain, ...hooks.map((job) => job.getState()).map(({ progress, status }) => ({ done: progress?.done, status }))]
+              .filter(({ done, status }) => done !== ${done} || status !== '${status}').length,
+          })`);
+          const dead = counts.reduce((sum, { dead }) => sum + dead, 0);
           if (dead > 0) throw new Error(`${dead} plain EventSources have given up`);
-          return plain + hooks === 0;
+          return counts.every(({ wrong }) => wrong === 0);
         });
-      await right(0);
+      await right(0, 'running');
 
       await one.database('stop');
       await new Promise((resolve) => setTimeout(resolve, 15_000));
       await one.database('start');
       await eventually('the database', () => one.progress(id, 1).then(() => true, () => false));
       let since = Date.now();
-      await right(1);
-      console.log(`PostgreSQL away for 15 s: all ${2 * pages} right ${Date.now() - since} ms after the first commit`);
+      await right(1, 'running');
+      console.log(`PostgreSQL away for 15 s: all right ${Date.now() - since} ms after the first commit`);
 
       for (const [i, replica] of [one, two].entries()) {
         expect(await replica.stop('SIGTERM')).toBe(0);
         await one.progress(id, 2 + i);
         since = Date.now();
-        await right(2 + i);
+        await right(2 + i, 'running');
         console.log(`replica ${i + 1} stopped: all right ${Date.now() - since} ms after the next commit`);
         await replica.start();
         await new Promise((resolve) => setTimeout(resolve, 2000)); // HAProxy finds it
       }
+      // The job ends while the last replica does.
+      const stopped = three.stop('SIGTERM');
+      await new Promise((resolve) => setTimeout(resolve, 2500)); // in the middle of its drain
+      await one.finish(id);
+      since = Date.now();
+      await right(3, 'completed');
+      expect(await stopped).toBe(0);
+      console.log(`replica 3 stopped: all show the end ${Date.now() - since} ms after its commit`);
+      await eventually('the plain ones have ended', async () =>
+        (await everywhere<boolean>('plain.every(({ source }) => source.readyState === EventSource.CLOSED)')).every(Boolean),
+      );
     } finally {
       await browser.close();
+      await three.close();
       await two.close();
       await one.close();
     }
