@@ -4,6 +4,9 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
+# What npm has installed, by the file that it writes last.
+node_modules := internal/web/node_modules/.package-lock.json
+
 .PHONY: help demo test test-postgres trust soak bench bench-db bench-streams lint fuzz check build up up-replicas down postgres pgbouncer chromium
 
 help: ## Show what there is
@@ -14,9 +17,10 @@ demo: postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and
 	@go build -o bin/ ./cmd/jobprogress ./cmd/demo
 	@bin/demo
 
-test: postgres pgbouncer chromium ## Test everything
+test: postgres pgbouncer chromium $(node_modules) ## Test everything
 	go test -race -parallel 4 ./... # most tests wait, for a database or a deadline
-	cd internal/web && npm ci --no-audit --no-fund && npm test
+	cd internal/web && npm test
+	@echo; echo "All tests have passed: Go and TypeScript."
 
 test-postgres: pgbouncer ## Test the SQL and the bus on PostgreSQL 14 to 18
 	@.ci/postgres/test
@@ -36,13 +40,14 @@ bench-db: postgres ## Measure for half an hour what attaching costs the database
 bench-streams: postgres ## Measure for twenty minutes what streams cost the server, and write it into cmd/bench-streams/README.md
 	go run ./cmd/bench-streams -streams $${STREAMS:-19000} -readme cmd/bench-streams/README.md
 
-lint: ## gofmt, go vet, staticcheck, govulncheck
+lint: $(node_modules) ## gofmt, go vet, staticcheck, govulncheck, biome
 	@out=$$(gofmt -l cmd internal sql); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	@if curl -fsS --max-time 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
 		echo "go run $(GOVULNCHECK) ./..."; go run $(GOVULNCHECK) ./...; \
 	else echo "govulncheck: its database can't be reached, skipped"; fi
+	cd internal/web && npm run --silent lint
 
 fuzz: ## Fuzz every parser of outside bytes, a minute each (FUZZTIME=5m)
 	@grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r package; do \
@@ -67,6 +72,9 @@ up-replicas: ## The same with three servers behind a proxy
 
 down: ## End what up began, with its data
 	docker compose --profile replicas down --volumes
+
+$(node_modules): internal/web/package-lock.json
+	cd internal/web && npm ci --no-audit --no-fund
 
 # On Debian and Ubuntu as root, a container or a CI machine, what is missing is installed; elsewhere the tests say what
 # to do.

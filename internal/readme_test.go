@@ -91,3 +91,20 @@ func TestREADMESaysItInShortSentences(t *testing.T) {
 		t.Errorf("it has %d lines", lines)
 	}
 }
+
+// What it says to type is there. cmd/jobprogress has a test that runs the commands of the program.
+func TestREADMEHasTargetsOfTheMakefile(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile("(?m)(?:^|`)make ([a-z-]+)").FindAllStringSubmatch(readmes(t)["../README.md"], -1)
+	if len(asked) < 5 {
+		t.Errorf("it asks for %q only", asked)
+	}
+	for _, target := range asked {
+		if !regexp.MustCompile("(?m)^" + target[1] + ":").Match(makefile) {
+			t.Errorf("there is no make %s", target[1])
+		}
+	}
+}

@@ -33,7 +33,16 @@ function inBrowser(name: string, groupOrder: number, include: string[], alias: R
     cacheDir: `node_modules/.vite/${name}`,
     server: { proxy: { '/api': `http://127.0.0.1:${process.env.TEST_ORIGIN_PORT}` } },
     optimizeDeps: {
-      include: ['react', 'react-dom', 'react-dom/client', 'react-dom/server', 'axe-core', 'react/jsx-dev-runtime', '@tanstack/react-query', 'vitest-browser-react'],
+      include: [
+        'react',
+        'react-dom',
+        'react-dom/client',
+        'react-dom/server',
+        'axe-core',
+        'react/jsx-dev-runtime',
+        '@tanstack/react-query',
+        'vitest-browser-react',
+      ],
     },
     test: {
       ...timeouts,
@@ -59,11 +68,37 @@ export default defineConfig({
     projects: [
       inBrowser('browser', 0, ['hook/test/**/*.test.{ts,tsx}', 'example/test/**/*.test.tsx']),
       // The oldest React and TanStack Query that the hook promises to work with.
-      inBrowser('react-18', 1, ['hook/test/hook.test.tsx'], { react: older('react'), 'react-dom': older('react-dom'), '@tanstack/react-query': older('@tanstack/react-query') }),
+      inBrowser('react-18', 1, ['hook/test/hook.test.tsx'], {
+        react: older('react'),
+        'react-dom': older('react-dom'),
+        '@tanstack/react-query': older('@tanstack/react-query'),
+      }),
       {
-        test: { ...timeouts, name: 'edge', sequence: { groupOrder: 2 }, environment: 'node', include: ['worker/test/**/*.test.ts', 'test/browser.test.ts', 'test/msw.test.ts', 'test/application.test.ts', 'test/queues.test.ts', 'test/tabs.test.ts', 'test/element.test.ts'] },
+        test: {
+          ...timeouts,
+          name: 'edge',
+          sequence: { groupOrder: 2 },
+          environment: 'node',
+          include: [
+            'worker/test/**/*.test.ts',
+            'test/browser.test.ts',
+            'test/msw.test.ts',
+            'test/application.test.ts',
+            'test/queues.test.ts',
+            'test/tabs.test.ts',
+            'test/element.test.ts',
+          ],
+        },
       },
-      { test: { ...timeouts, name: 'engines', sequence: { groupOrder: 3 }, environment: 'node', include: ['test/engines.test.ts', 'test/proxies.test.ts', 'test/pages.test.ts'] } },
+      {
+        test: {
+          ...timeouts,
+          name: 'engines',
+          sequence: { groupOrder: 3 },
+          environment: 'node',
+          include: ['test/engines.test.ts', 'test/proxies.test.ts', 'test/pages.test.ts'],
+        },
+      },
     ],
   },
 });

@@ -78,14 +78,20 @@ test('cookie-session', async () => {
 
 test('better-auth, until one signs out', async () => {
   const ask = (path: string, body: object, headers = {}) =>
-    fetch(`${url}/api/auth/${path}`, { method: 'POST', headers: { 'Content-Type': 'application/json', Origin: 'http://127.0.0.1', ...headers }, body: JSON.stringify(body) });
+    fetch(`${url}/api/auth/${path}`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', Origin: 'http://127.0.0.1', ...headers },
+      body: JSON.stringify(body),
+    });
   const answer = await ask('sign-up/email', { name: 'Ada', email: 'ada@app.example', password: 'correct horse battery' });
   const { user } = (await answer.json()) as { user: { id: string } };
   const signedIn = cookies(answer);
   expect(await watch(user.id, signedIn)).toContain('"status":"running"');
 
   const id = await origin.insert(user.id);
-  const stream = await fetch(`${origin.url}/api/jobs/${id}/progress`, { headers: { Cookie: signedIn.replace(/; better-auth\.session_data=[^;]*/, '') } });
+  const stream = await fetch(`${origin.url}/api/jobs/${id}/progress`, {
+    headers: { Cookie: signedIn.replace(/; better-auth\.session_data=[^;]*/, '') },
+  });
   let ended = false;
   void stream.text().then(() => (ended = true));
   await ask('sign-out', {}, { Cookie: signedIn });

@@ -7,12 +7,12 @@ import { join } from 'node:path';
 import { chromium, type Browser } from 'playwright';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { chromium as executablePath, chromiumArgs, eventually, freePort, heartbeat, Origin, token } from './origin.js';
-import { Proxy } from './proxy.js';
+import { FaultyProxy } from './proxy.js';
 
 let plain: Origin;
 let secure: Origin;
 let browser: Browser;
-let site: Proxy; // serves the core, and puts the origin behind itself
+let site: FaultyProxy; // serves the core, and puts the origin behind itself
 const dir = mkdtempSync(join(tmpdir(), 'jobprogress-tls-'));
 
 beforeAll(async () => {
@@ -20,10 +20,15 @@ beforeAll(async () => {
   execFileSync('go', ['run', join(goroot, 'src/crypto/tls/generate_cert.go'), '--host', '127.0.0.1'], { cwd: dir, stdio: 'ignore' });
   plain = await new Origin(await freePort(), await freePort(), ['--max-streams-per-account', '1000']).open();
   secure = await new Origin(await freePort(), await freePort(), [
-    '--max-streams-per-account', '1000', '--tls-cert', join(dir, 'cert.pem'), '--tls-key', join(dir, 'key.pem'),
+    '--max-streams-per-account',
+    '1000',
+    '--tls-cert',
+    join(dir, 'cert.pem'),
+    '--tls-key',
+    join(dir, 'key.pem'),
   ]).open();
   browser = await chromium.launch({ executablePath, args: [...chromiumArgs, '--ignore-certificate-errors'] });
-  site = await new Proxy(() => plain.url).open();
+  site = await new FaultyProxy(() => plain.url).open();
 });
 
 afterAll(async () => {
@@ -81,16 +86,15 @@ test('a page that was asleep is right within a heartbeat of waking', async () =>
   await context.addCookies([{ name: 'session', value: token(), url: site.url }]);
   const page = await context.newPage();
   await page.goto(site.url);
-  await page.evaluate(
-    (path) => {
-      const own = globalThis as unknown as { watchJob(url: string): unknown; job: unknown };
-      own.job = own.watchJob(path);
-    },
-    `/api/jobs/${id}/progress`,
-  );
+  await page.evaluate((path) => {
+    const own = globalThis as unknown as { watchJob(url: string): unknown; job: unknown };
+    own.job = own.watchJob(path);
+  }, `/api/jobs/${id}/progress`);
   const state = () =>
     page.evaluate(() => {
-      const { progress, connectionState } = (globalThis as unknown as { job: { getState(): { progress: { done: number } | null; connectionState: string } } }).job.getState();
+      const { progress, connectionState } = (
+        globalThis as unknown as { job: { getState(): { progress: { done: number } | null; connectionState: string } } }
+      ).job.getState();
       return { done: progress?.done, connectionState };
     });
   await eventually('open', async () => (await state()).connectionState === 'open');

@@ -26,7 +26,10 @@ test('fifty bars, by one file and one stream', async () => {
   expect(await its.origin.metric('jobprogress_streams_open')).toBe(1);
 
   const bar = page.getByRole('progressbar', { name: 'Job 0', exact: true });
-  await its.origin.sql(`update job set progress = '{"total": 10, "done": 4, "succeeded": 3, "failed": 1, "message": "Fetching <b>page 3"}' where id = $1`, [ids[0]]);
+  await its.origin.sql(
+    `update job set progress = '{"total": 10, "done": 4, "succeeded": 3, "failed": 1, "message": "Fetching <b>page 3"}' where id = $1`,
+    [ids[0]],
+  );
   await expect.poll(() => bar.getAttribute('aria-valuenow'), poll).toBe('4');
   expect(await bar.getAttribute('aria-valuemax')).toBe('10');
   expect(await bar.getAttribute('aria-valuetext')).toBe('running · 4 of 10 · 1 failed · Fetching <b>page 3');
@@ -49,7 +52,10 @@ test('fifty bars, by one file and one stream', async () => {
     const own = window as unknown as { changes: string[] };
     own.changes = [];
     const element = document.querySelector('#j2')! as HTMLElement & { text(state: { status: string | null }): string };
-    document.addEventListener('change', (event) => event.target === element && own.changes.push((event as CustomEvent<{ status: string }>).detail.status));
+    document.addEventListener(
+      'change',
+      (event) => event.target === element && own.changes.push((event as CustomEvent<{ status: string }>).detail.status),
+    );
     element.text = ({ status }) => `Stand: ${status}`;
     element.setAttribute('job', id);
     document.querySelector('main')!.prepend(element);

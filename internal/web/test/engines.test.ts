@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { engines, type Page } from './engines.js';
 import { ada, eventually, freePort, Origin, token } from './origin.js';
-import { Proxy, type Mode } from './proxy.js';
+import { FaultyProxy, type Mode } from './proxy.js';
 import { importScripts, scripts } from './scripts.js';
 
 /** What a page shows of a job. */
@@ -60,8 +60,17 @@ const faults: Fault[] = [
   { name: 'a proxy holds back the last chunk', begin: mode('hold'), early: true },
   { name: 'a proxy collects the whole answer', begin: mode('collect'), early: true },
   { name: 'the credentials run out, and are renewed', begin: (lane) => lane.expire(), end: (lane) => lane.page.run('window.mayRenew = true') },
-  { name: 'the job is inserted 6 s after the page', begin: (lane) => lane.origin.sql('delete from job where id = $1', [lane.id]).then(() => {}), early: true, end: (lane) => lane.insert() },
-  { name: 'the page sleeps for 3 s', begin: (lane) => lane.page.run(`window.dispatchEvent(new Event('pagehide'))`), end: (lane) => lane.page.run(`window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))`) },
+  {
+    name: 'the job is inserted 6 s after the page',
+    begin: (lane) => lane.origin.sql('delete from job where id = $1', [lane.id]).then(() => {}),
+    early: true,
+    end: (lane) => lane.insert(),
+  },
+  {
+    name: 'the page sleeps for 3 s',
+    begin: (lane) => lane.page.run(`window.dispatchEvent(new Event('pagehide'))`),
+    end: (lane) => lane.page.run(`window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))`),
+  },
 ];
 
 /** One engine, with a server and a proxy of its own. */
@@ -70,7 +79,7 @@ class Lane {
   constructor(
     readonly page: Page,
     readonly origin: Origin,
-    readonly proxy: Proxy,
+    readonly proxy: FaultyProxy,
   ) {}
 
   /** From now on the proxy is in this mode; what is open ends. */
@@ -159,7 +168,7 @@ for (const [column, engine] of engines.entries()) {
   }
   test.concurrent(engine.name, async ({ expect }) => {
     const origin = await new Origin(await freePort(), await freePort()).open();
-    const proxy = await new Proxy(() => origin.url).open();
+    const proxy = await new FaultyProxy(() => origin.url).open();
     const page = await engine.open();
     try {
       const lane = new Lane(page, origin, proxy);
@@ -183,35 +192,46 @@ for (const [column, engine] of engines.entries()) {
 
 // Plain EventSources of WebKit go on for more than 20 s, as if nothing had happened.
 const webkit = engines.find(({ name }) => name === 'WebKit')!;
-test.skipIf(webkit.missing() !== null)('WebKit over HTTP/2: the hook sees that the server was killed', async () => {
-  const dir = mkdtempSync(join(tmpdir(), 'jobprogress-tls-'));
-  const goroot = execFileSync('go', ['env', 'GOROOT'], { encoding: 'utf8' }).trim();
-  execFileSync('go', ['run', join(goroot, 'src/crypto/tls/generate_cert.go'), '--host', '127.0.0.1'], { cwd: dir, stdio: 'ignore' });
-  const origin = await new Origin(await freePort(), await freePort(), ['--tls-cert', join(dir, 'cert.pem'), '--tls-key', join(dir, 'key.pem')]).open();
-  const page = await webkit.open();
-  try {
-    const id = await origin.insert();
-    await page.goto(`https://127.0.0.1:${origin.port}/healthz`);
-    await page.run(
-      `document.cookie = 'session=' + args[0] + '; path=/';
+test.skipIf(webkit.missing() !== null)(
+  'WebKit over HTTP/2: the hook sees that the server was killed',
+  async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'jobprogress-tls-'));
+    const goroot = execFileSync('go', ['env', 'GOROOT'], { encoding: 'utf8' }).trim();
+    execFileSync('go', ['run', join(goroot, 'src/crypto/tls/generate_cert.go'), '--host', '127.0.0.1'], { cwd: dir, stdio: 'ignore' });
+    const origin = await new Origin(await freePort(), await freePort(), [
+      '--tls-cert',
+      join(dir, 'cert.pem'),
+      '--tls-key',
+      join(dir, 'key.pem'),
+    ]).open();
+    const page = await webkit.open();
+    try {
+      const id = await origin.insert();
+      await page.goto(`https://127.0.0.1:${origin.port}/healthz`);
+      await page.run(
+        `document.cookie = 'session=' + args[0] + '; path=/';
        const scripts = args[1];
        ${importScripts}
        window.job = watchJob(new URL('/api/jobs/' + args[2] + '/progress', location.href).href);`,
-      token(), scripts(), id,
-    );
-    const state = () => page.run<{ connectionState: string; progress: { done: number } | null }>('return job.getState()');
-    await eventually('open', async () => (await state()).connectionState === 'open');
-    await origin.stop();
-    await eventually('reconnecting', async () => (await state()).connectionState === 'reconnecting');
-    await origin.progress(id, 4);
-    await origin.start();
-    await eventually('right', async () => (await state()).progress?.done === 4);
-  } finally {
-    await page.close();
-    await origin.close();
-    rmSync(dir, { recursive: true, force: true });
-  }
-}, 120_000);
+        token(),
+        scripts(),
+        id,
+      );
+      const state = () => page.run<{ connectionState: string; progress: { done: number } | null }>('return job.getState()');
+      await eventually('open', async () => (await state()).connectionState === 'open');
+      await origin.stop();
+      await eventually('reconnecting', async () => (await state()).connectionState === 'reconnecting');
+      await origin.progress(id, 4);
+      await origin.start();
+      await eventually('right', async () => (await state()).progress?.done === 4);
+    } finally {
+      await page.close();
+      await origin.close();
+      rmSync(dir, { recursive: true, force: true });
+    }
+  },
+  120_000,
+);
 
 /** Chromium keeps the connections of pages that it may go back to: over HTTP/1.1 it opens six. */
 async function manyPages({ page, proxy, origin }: Lane): Promise<void> {

@@ -25,7 +25,9 @@ test('Mock Service Worker answers for a scripted job', async () => {
       { type: 'progress', done: 2, total: 2, succeeded: 1, failed: 0 },
       { type: 'status', status: 'completed' },
     ]);
-    expect(await (await fetch('http://app.example/api/jobs/progress?id=x&id=y', { headers: { Accept: 'application/json' } })).json()).toEqual([job.state]);
+    expect(await (await fetch('http://app.example/api/jobs/progress?id=x&id=y', { headers: { Accept: 'application/json' } })).json()).toEqual([
+      job.state,
+    ]);
     const many = await (await fetch('http://app.example/api/jobs/progress?id=x')).text();
     expect(many).toContain('data: {"type":"job","jobId":"x","job":{"id":"x"');
   } finally {

@@ -133,7 +133,10 @@ export class Origin {
   }
 
   async progress(id: string, done: number): Promise<void> {
-    await this.sql(`update job set progress = progress || jsonb_build_object('done', $2::int, 'succeeded', $2::int, 'failed', 0) where id = $1`, [id, done]);
+    await this.sql(`update job set progress = progress || jsonb_build_object('done', $2::int, 'succeeded', $2::int, 'failed', 0) where id = $1`, [
+      id,
+      done,
+    ]);
   }
 
   async finish(id: string, status = 'completed', error: string | null = null): Promise<void> {
@@ -146,7 +149,7 @@ export class Origin {
 
   async metric(name: string): Promise<number> {
     const text = await (await fetch(`http://127.0.0.1:${this.adminPort}/metrics`)).text();
-    const line = text.split('\n').find((l) => l.startsWith(name + ' '));
+    const line = text.split('\n').find((l) => l.startsWith(`${name} `));
     return Number(line?.slice(name.length + 1) ?? NaN);
   }
 

@@ -48,7 +48,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
     await expect.poll(() => bar.getAttribute('aria-valuetext')).toMatch(/^\d+ of \d+$/);
     // It does not chatter: the connection is live, and stays so.
     await expect.poll(() => page.locator('#connection').textContent()).toBe('Live');
-    await page.evaluate(`window.said = []; new MutationObserver(() => said.push(document.querySelector('#connection').textContent)).observe(document.querySelector('#connection'), { childList: true })`);
+    await page.evaluate(
+      `window.said = []; new MutationObserver(() => said.push(document.querySelector('#connection').textContent)).observe(document.querySelector('#connection'), { childList: true })`,
+    );
     await expect.poll(() => page.locator('#announced').textContent(), { timeout: 60_000 }).toMatch(/: (completed|failed)$/);
     expect(((await page.evaluate('said')) as string[]).filter((text) => text !== 'Live')).toEqual([]);
     await page.close();

@@ -24,7 +24,12 @@ afterAll(async () => {
 });
 
 const proxies = [
-  { name: 'nginx', program: '/usr/sbin/nginx', file: 'nginx.conf', args: (file: string) => ['-p', dir, '-e', 'stderr', '-g', 'daemon off; pid nginx.pid;', '-c', file] },
+  {
+    name: 'nginx',
+    program: '/usr/sbin/nginx',
+    file: 'nginx.conf',
+    args: (file: string) => ['-p', dir, '-e', 'stderr', '-g', 'daemon off; pid nginx.pid;', '-c', file],
+  },
   { name: 'Caddy', program: '/usr/bin/caddy', file: 'Caddyfile', args: (file: string) => ['run', '--adapter', 'caddyfile', '--config', file] },
   { name: 'HAProxy', program: '/usr/sbin/haproxy', file: 'haproxy.cfg', args: (file: string) => ['-db', '-f', file] },
 ];
@@ -50,7 +55,12 @@ for (const proxy of proxies) {
   }
   test(`${proxy.name} passes each event on at once, and has EventSource come back`, async () => {
     const port = await freePort();
-    await start(proxy, (text) => text.replaceAll(':8000', `:${port}`).replaceAll(':8080', `:${origin.port}`).replace(/\n.*:8082/g, ''));
+    await start(proxy, (text) =>
+      text
+        .replaceAll(':8000', `:${port}`)
+        .replaceAll(':8080', `:${origin.port}`)
+        .replace(/\n.*:8082/g, ''),
+    );
     const url = `http://127.0.0.1:${port}`;
     const headers = { Authorization: `Bearer ${token()}`, Accept: 'text/event-stream' };
     const id = await origin.insert();
@@ -77,7 +87,11 @@ for (const proxy of proxies) {
     await body.read().catch(() => {});
     await eventually('told to come back', async () => {
       const answer = await fetch(`${url}/api/jobs/${id}/progress`, { headers }).catch(() => null);
-      return answer?.status === 200 && answer.headers.get('Content-Type') === 'text/event-stream' && (await answer.text()) === 'retry: 3000\n: upstream_unavailable\n\n';
+      return (
+        answer?.status === 200 &&
+        answer.headers.get('Content-Type') === 'text/event-stream' &&
+        (await answer.text()) === 'retry: 3000\n: upstream_unavailable\n\n'
+      );
     });
     expect([502, 503]).toContain((await fetch(`${url}/api/jobs/${id}`, { headers })).status);
     await origin.start();
@@ -110,7 +124,10 @@ describe.runIf(existsSync('/usr/sbin/haproxy'))('three replicas behind HAProxy t
           .replace('127.0.0.1:8000', `127.0.0.1:${port} ssl crt both.pem alpn h2,http/1.1`)
           .replaceAll(':8080', `:${one.port}`)
           .replaceAll('server two 127.0.0.1:8082', `server two 127.0.0.1:${two.port}\n  server three 127.0.0.1:${three.port}`)
-          .replace('default_backend others', 'acl page path_beg /hook /page\n  http-request return status 200 content-type text/html string "<title>page</title>" if page\n  default_backend others')
+          .replace(
+            'default_backend others',
+            'acl page path_beg /hook /page\n  http-request return status 200 content-type text/html string "<title>page</title>" if page\n  default_backend others',
+          )
           .replace('defaults', 'global\n  tune.h2.max-concurrent-streams 300\n\ndefaults'),
       );
       const url = `https://127.0.0.1:${port}`;
@@ -119,7 +136,12 @@ describe.runIf(existsSync('/usr/sbin/haproxy'))('three replicas behind HAProxy t
         const context = await browser.newContext({ ignoreHTTPSErrors: true });
         await context.addCookies([{ name: 'session', value: token(), url }]);
         const page = await context.newPage();
-        await eventually('there', () => page.goto(`${url}/page`).then((answer) => answer?.ok() === true, () => false));
+        await eventually('there', () =>
+          page.goto(`${url}/page`).then(
+            (answer) => answer?.ok() === true,
+            () => false,
+          ),
+        );
         // HAProxy serves no files.
         await page.evaluate(`(async () => {
         const scripts = ${JSON.stringify(scripts())};
@@ -157,7 +179,12 @@ describe.runIf(existsSync('/usr/sbin/haproxy'))('three replicas behind HAProxy t
       await one.database('stop');
       await new Promise((resolve) => setTimeout(resolve, 15_000));
       await one.database('start');
-      await eventually('the database', () => one.progress(id, 1).then(() => true, () => false));
+      await eventually('the database', () =>
+        one.progress(id, 1).then(
+          () => true,
+          () => false,
+        ),
+      );
       let since = Date.now();
       await right(1, 'running');
       console.log(`PostgreSQL away for 15 s: all right ${Date.now() - since} ms after the first commit`);

@@ -12,7 +12,7 @@ import type { AddressInfo } from 'node:net';
  */
 export type Mode = 'pass' | 'collect' | 'hold' | 'reset' | 'idle' | 'login' | '502' | '401';
 
-export class Proxy {
+export class FaultyProxy {
   mode: Mode = 'pass';
   /** What is served at all other paths, if it is not the page with the scripts of the hook. */
   page = '';
@@ -46,7 +46,9 @@ export class Proxy {
     } else if (!url.startsWith('/api/')) {
       outgoing.setHeader('Content-Type', 'text/html; charset=utf-8');
       if (this.page) return void outgoing.end(this.page);
-      outgoing.end('<!doctype html><title>page</title><script type=module>import * as watch from "/hook/watch.js"; import * as tabs from "/hook/tabs.js"; Object.assign(window, watch, tabs)</script>');
+      outgoing.end(
+        '<!doctype html><title>page</title><script type=module>import * as watch from "/hook/watch.js"; import * as tabs from "/hook/tabs.js"; Object.assign(window, watch, tabs)</script>',
+      );
     } else if (this.mode === 'login') {
       outgoing.writeHead(302, { Location: '/login' }).end();
     } else if (this.mode === '502' || this.mode === '401') {

@@ -25,7 +25,11 @@ class Viewer {
     for (;;) {
       try {
         const response = await fetch(`${origin.url}/api/jobs/${this.id}/progress`, {
-          headers: { authorization: `Bearer ${token()}`, accept: 'text/event-stream', ...(this.lastEventID && { 'last-event-id': this.lastEventID }) },
+          headers: {
+            authorization: `Bearer ${token()}`,
+            accept: 'text/event-stream',
+            ...(this.lastEventID && { 'last-event-id': this.lastEventID }),
+          },
         });
         this.answers.push(response.status);
         if (response.status !== 200) return;
@@ -73,7 +77,10 @@ class Steps {
 }
 
 function install(...args: string[]): string {
-  const { status, stderr } = spawnSync(origin.program, ['install', '--move', ...args], { encoding: 'utf8', env: { ...process.env, DATABASE_URL: origin.databaseURL } });
+  const { status, stderr } = spawnSync(origin.program, ['install', '--move', ...args], {
+    encoding: 'utf8',
+    env: { ...process.env, DATABASE_URL: origin.databaseURL },
+  });
   return status === 0 ? '' : stderr;
 }
 
@@ -95,7 +102,12 @@ describe('graphile-worker', () => {
       noHandleSignals: true,
       taskList: {
         sync: (_, { job }) =>
-          steps.work(() => pool.query(`update graphile_worker._private_jobs set payload = payload::jsonb || $2 where id = $1`, [job.id, { progress: { total: 10, done: 4 } }])),
+          steps.work(() =>
+            pool.query(`update graphile_worker._private_jobs set payload = payload::jsonb || $2 where id = $1`, [
+              job.id,
+              { progress: { total: 10, done: 4 } },
+            ]),
+          ),
       },
     });
 

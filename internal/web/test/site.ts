@@ -3,11 +3,11 @@
 import { chromium, type Browser } from 'playwright';
 import { afterAll, beforeAll } from 'vitest';
 import { chromium as executablePath, chromiumArgs, freePort, Origin } from './origin.js';
-import { Proxy } from './proxy.js';
+import { FaultyProxy } from './proxy.js';
 
 export interface Setting {
   origin: Origin;
-  site: Proxy;
+  site: FaultyProxy;
   browser: Browser;
 }
 
@@ -16,7 +16,7 @@ export function useSite(): Setting {
   const its = {} as Setting;
   beforeAll(async () => {
     its.origin = await new Origin(await freePort(), await freePort()).open();
-    its.site = await new Proxy(() => its.origin.url).open();
+    its.site = await new FaultyProxy(() => its.origin.url).open();
     its.browser = await chromium.launch({ executablePath, args: chromiumArgs });
   });
   afterAll(async () => {

@@ -8,7 +8,10 @@ import { useSite } from './site.js';
 const its = useSite();
 
 interface Watching {
-  watchJobs(url: string, options?: object): { getState(): { jobs: Map<string, { status: string; progress: { done: number } | null }>; connectionState: string } };
+  watchJobs(
+    url: string,
+    options?: object,
+  ): { getState(): { jobs: Map<string, { status: string; progress: { done: number } | null }>; connectionState: string } };
   acrossTabs(account: string): unknown;
   watched: ReturnType<Watching['watchJobs']>;
 }
@@ -34,7 +37,9 @@ const state = (page: Page) =>
     return { connectionState, done: Object.fromEntries([...jobs].map(([id, { progress }]) => [id, progress?.done])) };
   });
 const shows = (pages: Page[], id: string, done: number) =>
-  eventually(`${done}`, async () => (await Promise.all(pages.map(state))).every((shown) => shown.done[id] === done && shown.connectionState === 'open'));
+  eventually(`${done}`, async () =>
+    (await Promise.all(pages.map(state))).every((shown) => shown.done[id] === done && shown.connectionState === 'open'),
+  );
 const streams = () => its.origin.metric('jobprogress_streams_open');
 
 /** The tab that has the stream; it holds the lock of the account. */
@@ -85,14 +90,15 @@ test('ten tabs have one stream, and a leader that goes is replaced', async () =>
   };
   const gone = (page: Page) => pages.splice(pages.indexOf(page), 1);
   gone(await replaced('closed', (page) => page.close()));
-  gone(await replaced('crashed', async (page) => {
-    const crashed = page.waitForEvent('crash');
-    void page.goto('chrome://crash').catch(() => {});
-    await crashed;
-  }));
-  let frozen: Page | undefined;
+  gone(
+    await replaced('crashed', async (page) => {
+      const crashed = page.waitForEvent('crash');
+      void page.goto('chrome://crash').catch(() => {});
+      await crashed;
+    }),
+  );
   const set = async (page: Page, state: 'frozen' | 'active') => (await context.newCDPSession(page)).send('Page.setWebLifecycleState', { state });
-  frozen = await replaced('frozen', (page) => set(page, 'frozen'));
+  const frozen = await replaced('frozen', (page) => set(page, 'frozen'));
   await set(frozen, 'active');
   await shows(pages, id, done);
   const hung = await replaced('hung', (page) => {

@@ -23,7 +23,10 @@ export function App({ account }: { account: string }) {
       </h1>
       {error && (
         <p role="alert">
-          {error.message} <button onClick={reconnect}>Try again</button>
+          {error.message}{' '}
+          <button type="button" onClick={reconnect}>
+            Try again
+          </button>
         </p>
       )}
       <p role="status" className="unseen">
@@ -32,7 +35,7 @@ export function App({ account }: { account: string }) {
       <ul className="jobs">
         {[...jobs].map(([id, job]) => (
           <li key={id}>
-            <button aria-pressed={id === shown} onClick={() => choose(id)}>
+            <button type="button" aria-pressed={id === shown} onClick={() => choose(id)}>
               <span className="type">{nameOf(job)}</span>
               <Status status={job.status} />
             </button>
@@ -110,7 +113,15 @@ const Connection = ({ state }: { state: string }) => (connections[state] ? <span
 function Bar({ name, progress: { done, total, failed } }: { name: string; progress: Progress }) {
   const share = (n: number) => `${total > 0 ? Math.min(100, (100 * n) / total) : 0}%`;
   return (
-    <span className="bar" role="progressbar" aria-label={name} aria-valuemin={0} aria-valuemax={total} aria-valuenow={done} aria-valuetext={`${done} of ${total}`}>
+    <span
+      className="bar"
+      role="progressbar"
+      aria-label={name}
+      aria-valuemin={0}
+      aria-valuemax={total}
+      aria-valuenow={done}
+      aria-valuetext={`${done} of ${total}`}
+    >
       <span className="succeeded" style={{ width: share(Math.max(0, done - failed)) }} />
       <span className="failed" style={{ width: share(failed) }} />
     </span>

@@ -199,14 +199,20 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
     });
     opened.onmessage = receive;
     opened.addEventListener('synced', receive);
-    opened.addEventListener('heartbeat', ofThisSource(({ data }) => {
-      interval = Number(/\d{3,8}/.exec(data)) || interval; // in {"interval":30000}
-      received();
-    }));
-    opened.addEventListener('bus', ofThisSource(({ data }) => {
-      degraded = data.includes('degraded');
-      received();
-    }));
+    opened.addEventListener(
+      'heartbeat',
+      ofThisSource(({ data }) => {
+        interval = Number(/\d{3,8}/.exec(data)) || interval; // in {"interval":30000}
+        received();
+      }),
+    );
+    opened.addEventListener(
+      'bus',
+      ofThisSource(({ data }) => {
+        degraded = data.includes('degraded');
+        received();
+      }),
+    );
     opened.onerror = ofThisSource(() => {
       jobs.begin();
       if (opened !== source) return; // all have ended
@@ -229,7 +235,10 @@ export function openConnection(jobs: Receiver, latest: () => ConnectionOptions) 
     const mine = ++asked;
     const answer = await askState(url, latest());
     if (mine !== asked) return; // the stream knows better
-    after(jitter(Math.min(shortestPoll * 1.5 ** attempts++, longestPoll)), (source && Date.now() < openedAt + 2 * interval) || !Source() ? poll : connect);
+    after(
+      jitter(Math.min(shortestPoll * 1.5 ** attempts++, longestPoll)),
+      (source && Date.now() < openedAt + 2 * interval) || !Source() ? poll : connect,
+    );
     if ('jobs' in answer) {
       jobs.answer(answer.jobs);
       if (!isClosed()) set({ connectionState: 'polling', connectionError: null, staleSince: Date.now() });

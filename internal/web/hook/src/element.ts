@@ -76,7 +76,8 @@ export class JobProgressElement extends (globalThis.HTMLElement ?? class {}) {
     this.setAttribute('status', status ?? '');
     this.setAttribute('connection', connectionState);
     // The end is said once, to those who saw it run.
-    if (before && !isTerminal(before) && isTerminal(status)) this.root.querySelector('[role=status]')!.textContent = [`${label}: ${text}`, error].filter(Boolean).join('. ');
+    if (before && !isTerminal(before) && isTerminal(status))
+      this.root.querySelector('[role=status]')!.textContent = [`${label}: ${text}`, error].filter(Boolean).join('. ');
     this.dispatchEvent(new CustomEvent('change', { detail: state, bubbles: true }));
   }
 }

@@ -156,7 +156,8 @@ export function openFeed(url: string, named: boolean) {
   const leave = (one: Watched, completed: boolean) => {
     const { view } = one;
     if (!named) remove(one);
-    else if (one.end) return; // what it came to is shown
+    else if (one.end)
+      return; // what it came to is shown
     else if (!view.job) one.absent ??= setTimeout(giveUp, notFoundTimeout, one);
     else if (completed) put(one, withStatus(view, 'completed'), closed);
     else put(one, gone(view), notFound);

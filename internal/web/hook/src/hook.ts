@@ -54,7 +54,12 @@ function useFeed<Options extends HookOptions>(options: Options, named: boolean) 
   useEffect(() => {
     ref.current = options;
   });
-  return { client, latest: () => ref.current, feed: feedAt(`${jobsUrl(options.baseUrl)}/progress`, named, options), mirrored: options.mirror !== false };
+  return {
+    client,
+    latest: () => ref.current,
+    feed: feedAt(`${jobsUrl(options.baseUrl)}/progress`, named, options),
+    mirrored: options.mirror !== false,
+  };
 }
 
 /**

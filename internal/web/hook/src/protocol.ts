@@ -77,7 +77,12 @@ export function toJob(answer: unknown): Job | null {
 export function fromJob(view: JobView, job: Job): JobView {
   const { progress, status, error } = job;
   const run = view.job?.startedAt === job.startedAt ? view : nothing;
-  return { ...withStatus({ ...view, items: run.items, currentItem: run.currentItem }, status), progress: progress.total || progress.message || view.progress ? progress : null, error, job };
+  return {
+    ...withStatus({ ...view, items: run.items, currentItem: run.currentItem }, status),
+    progress: progress.total || progress.message || view.progress ? progress : null,
+    error,
+    job,
+  };
 }
 
 /** What is shown of a job whose row was deleted, or is somebody else's now. */

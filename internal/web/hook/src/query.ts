@@ -87,8 +87,9 @@ export const mirrorJobs = (client: QueryClient, queryKey: QueryKey, store: Store
     store,
     ({ jobs, connectionState }) => connectionState !== 'connecting' && [...jobs.values()].map(whole),
     (data, { jobs }) => {
-      const rows = Array.isArray(data) && data.map((row) => withLive(row, jobs.get(row?.id)));
-      return rows && rows.some((row, i) => row !== data[i]) ? rows : data;
+      if (!Array.isArray(data)) return data;
+      const rows = data.map((row) => withLive(row, jobs.get(row?.id)));
+      return rows.some((row, i) => row !== data[i]) ? rows : data;
     },
   );
 

@@ -38,7 +38,10 @@ const constructors = new Map<string, EventSourceConstructor>();
  * they open for the same account; sign out with another, or reload. Where the browser has no Web Locks or no BroadcastChannel
  * each tab has its own streams.
  */
-export function acrossTabs(account: string, EventSource: EventSourceConstructor | undefined = globalThis.EventSource): EventSourceConstructor | undefined {
+export function acrossTabs(
+  account: string,
+  EventSource: EventSourceConstructor | undefined = globalThis.EventSource,
+): EventSourceConstructor | undefined {
   if (!EventSource || !globalThis.navigator?.locks || !globalThis.BroadcastChannel) return EventSource;
   let shared = constructors.get(account);
   if (!shared) constructors.set(account, (shared = shareStreams(`jobprogress ${account}`, EventSource)));
@@ -240,7 +243,8 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
     });
     follow(false);
     // A page that sleeps, or may come back, leads nobody.
-    for (const type of ['freeze', 'pagehide']) addEventListener(type, () => [...sources].forEach((source) => source.fail(CLOSED)), { signal: left.signal, capture: true });
+    for (const type of ['freeze', 'pagehide'])
+      addEventListener(type, () => [...sources].forEach((source) => source.fail(CLOSED)), { signal: left.signal, capture: true });
     return () => {
       clearInterval(look);
       following.abort();

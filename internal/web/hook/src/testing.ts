@@ -124,7 +124,10 @@ class ScriptedEventSource implements EventSourceLike {
 
   private open(): void {
     if (this.readyState === 2) return;
-    if (!connected) return this.viewer.end();
+    if (!connected) {
+      this.viewer.end();
+      return;
+    }
     this.readyState = 1;
     begin(this.viewer);
   }
@@ -148,7 +151,8 @@ function respond(url: string, accept: string | null): Response {
       viewer = {
         ids,
         many,
-        send: (event, type) => controller.enqueue(encoder.encode(`${type ? `event: ${type}` : `id: ${++count}`}\ndata: ${JSON.stringify(event)}\n\n`)),
+        send: (event, type) =>
+          controller.enqueue(encoder.encode(`${type ? `event: ${type}` : `id: ${++count}`}\ndata: ${JSON.stringify(event)}\n\n`)),
         end: () => {
           viewers.delete(viewer);
           controller.close();
@@ -240,4 +244,6 @@ interface Http<Handler> {
 
 /** Handlers of Mock Service Worker (https://mswjs.io) that answer for all scripted jobs: `setupServer(...jobHandlers(http))`. */
 export const jobHandlers = <Handler>(http: Http<Handler>): Handler[] =>
-  ['*/api/jobs', '*/api/jobs/:id', '*/api/jobs/:id/progress'].map((path) => http.get(path, ({ request }) => respond(request.url, request.headers.get('Accept'))));
+  ['*/api/jobs', '*/api/jobs/:id', '*/api/jobs/:id/progress'].map((path) =>
+    http.get(path, ({ request }) => respond(request.url, request.headers.get('Accept'))),
+  );

@@ -10,7 +10,12 @@ test("another's job ends with an error, not with a loop", async () => {
   const id = await commands.insert(ben);
   const onSettled = vi.fn();
   const { result } = await watch(id, { onSettled });
-  await becomes(() => result.current, { connectionState: 'closed', connectionError: { code: 'job_not_found', status: 404 }, error: null, status: null });
+  await becomes(() => result.current, {
+    connectionState: 'closed',
+    connectionError: { code: 'job_not_found', status: 404 },
+    error: null,
+    status: null,
+  });
   expect(onSettled).not.toHaveBeenCalled();
 });
 
@@ -19,7 +24,10 @@ test('a page may open the stream before the job is inserted', async () => {
   const { result } = await watch(id);
   await new Promise((resolve) => setTimeout(resolve, 5000)); // longer than the server waits
   expect(result.current).toMatchObject({ connectionState: 'connecting', connectionError: null });
-  await commands.sql(`insert into job (id, account_id, type, status, progress) values ($1, '00000000-0000-4000-8000-00000000000a', 'matching', 'pending', '{"total": 3}')`, [id]);
+  await commands.sql(
+    `insert into job (id, account_id, type, status, progress) values ($1, '00000000-0000-4000-8000-00000000000a', 'matching', 'pending', '{"total": 3}')`,
+    [id],
+  );
   await becomes(() => result.current, { connectionState: 'open', status: 'pending' });
 });
 
@@ -28,7 +36,12 @@ test('a deleted job does not go on', async () => {
   const { result } = await watch(id);
   await becomes(() => result.current, { status: 'running' });
   await commands.sql('delete from job where id = $1', [id]);
-  await becomes(() => result.current, { status: null, error: 'job no longer exists', connectionState: 'closed', connectionError: { code: 'job_not_found' } });
+  await becomes(() => result.current, {
+    status: null,
+    error: 'job no longer exists',
+    connectionState: 'closed',
+    connectionError: { code: 'job_not_found' },
+  });
 });
 
 test('credentials that ran out are renewed, and are no error of the job', async () => {
@@ -85,7 +98,11 @@ test('credentials that are renewed lazily, over and over', async () => {
 test('without somebody to renew them it waits, and comes back when the user does', async () => {
   document.cookie = 'session=; path=/; max-age=0';
   const { result } = await watch(await commands.insert());
-  await becomes(() => result.current, { connectionState: 'reconnecting', error: null, connectionError: { code: 'unauthenticated', status: 401, message: expect.stringContaining('token') } });
+  await becomes(() => result.current, {
+    connectionState: 'reconnecting',
+    error: null,
+    connectionError: { code: 'unauthenticated', status: 401, message: expect.stringContaining('token') },
+  });
   document.cookie = `session=${await commands.token()}; path=/`;
   window.dispatchEvent(new Event('focus'));
   await becomes(() => result.current, { connectionState: 'open', status: 'running', connectionError: null });
@@ -135,7 +152,8 @@ class Silent extends GivesUp {
   override readyState = 1;
 }
 
-const job = (status: string, done: number) => Response.json([{ id: 'x', status, progress: { done, total: 2, succeeded: done, failed: 0 }, error: null }]);
+const job = (status: string, done: number) =>
+  Response.json([{ id: 'x', status, progress: { done, total: 2, succeeded: done, failed: 0 }, error: null }]);
 
 test('when EventSource gives up, the JSON state is shown until the stream comes', async () => {
   GivesUp.opened = 0;
@@ -147,7 +165,9 @@ test('when EventSource gives up, the JSON state is shown until the stream comes'
   };
   const states: unknown[] = [];
   const watched = watchJob('/api/jobs/x/progress', { EventSource: GivesUp, fetch: ask as typeof fetch });
-  watched.subscribe(() => states.push(watched.getState().connectionState, watched.getState().progress?.done, watched.getState().connectionError?.code));
+  watched.subscribe(() =>
+    states.push(watched.getState().connectionState, watched.getState().progress?.done, watched.getState().connectionError?.code),
+  );
   await becomes(watched.getState, { connectionState: 'closed', status: 'completed', progress: { done: 2 }, connectionError: null });
   watched.close();
   expect(GivesUp.opened).toBeLessThanOrEqual(3); // with a growing pause between them
@@ -187,7 +207,11 @@ test.for([
   ["a router's 404", () => new Response('404 page not found', { status: 404 })],
 ] as const)('an answer that is not ours (%s) is not believed, and said', async ([, answer]) => {
   const watched = watchJob('/api/jobs/x/progress', { EventSource: GivesUp, fetch: async () => answer() });
-  await becomes(watched.getState, { connectionState: 'reconnecting', status: null, connectionError: { code: 'unexpected_answer', status: answer().status } });
+  await becomes(watched.getState, {
+    connectionState: 'reconnecting',
+    status: null,
+    connectionError: { code: 'unexpected_answer', status: answer().status },
+  });
   watched.close();
 });
 
@@ -295,7 +319,9 @@ test('a database out of reach is degraded, not disconnected', async () => {
   await becomes(() => result.current, { connectionState: 'open' });
   const name = (await commands.sql('select current_database() as name'))[0]!.name;
   await commands.sql(`update pg_database set datallowconn = false where datname = $1`, [name]);
-  await commands.sql(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'jobprogress%'`);
+  await commands.sql(
+    `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'jobprogress%'`,
+  );
   await becomes(() => result.current, { connectionState: 'degraded', isConnected: true });
   await commands.sql(`update pg_database set datallowconn = true where datname = $1`, [name]);
   await becomes(() => result.current, { connectionState: 'open' });
@@ -338,9 +364,19 @@ test('a server that has lost its database says nothing of the next one', async (
 
 test('what is not as it should be changes nothing', async () => {
   const frames = [
-    '{"type":"job","jobId":"x","job":{"id":"x","status":"pending","progress":{}}}', '{"type":"novelty","jobId":"x","x":1}', 'no json', '7', 'null', '[]', '{"type":"item","jobId":"x","itemKind":"song","status":"queued"}',
-    '{"type":"item","jobId":"x","itemId":"s1","itemKind":"song","status":7}', '{"type":"status","jobId":"x","status":7}', '{"type":"error","jobId":"x","message":{}}',
-    '{"type":"progress","jobId":"x","done":-5,"total":1e99,"succeeded":"x"}', '{"type":"job","jobId":"x","job":7}', '{"type":"status","jobId":"y","status":"failed"}',
+    '{"type":"job","jobId":"x","job":{"id":"x","status":"pending","progress":{}}}',
+    '{"type":"novelty","jobId":"x","x":1}',
+    'no json',
+    '7',
+    'null',
+    '[]',
+    '{"type":"item","jobId":"x","itemKind":"song","status":"queued"}',
+    '{"type":"item","jobId":"x","itemId":"s1","itemKind":"song","status":7}',
+    '{"type":"status","jobId":"x","status":7}',
+    '{"type":"error","jobId":"x","message":{}}',
+    '{"type":"progress","jobId":"x","done":-5,"total":1e99,"succeeded":"x"}',
+    '{"type":"job","jobId":"x","job":7}',
+    '{"type":"status","jobId":"y","status":"failed"}',
     '{"type":"status","jobId":"x","status":"running"}',
   ];
   class Scripted {

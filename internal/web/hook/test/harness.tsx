@@ -41,7 +41,9 @@ afterEach(() => {
 export const wrapper = ({ children }: { children: ReactNode }) => <QueryClientProvider client={client}>{children}</QueryClientProvider>;
 
 export function watch(id: string | null | undefined, options: UseJobProgressOptions = {}) {
-  return renderHook((props?: { id: string | null | undefined }) => useJobProgress(props ? props.id : id, { EventSource: Counted, ...options }), { wrapper });
+  return renderHook((props?: { id: string | null | undefined }) => useJobProgress(props ? props.id : id, { EventSource: Counted, ...options }), {
+    wrapper,
+  });
 }
 
 // Generous: only a hang is to meet it.

@@ -13,7 +13,13 @@ test('shows a job from its first state to its last', async () => {
   const onComplete = vi.fn();
   const onFailed = vi.fn();
   const { result } = await watch(id, { onComplete, onFailed });
-  await becomes(() => result.current, { status: 'running', progress: { done: 0, total: 10, succeeded: 0, failed: 0 }, connectionState: 'open', isConnected: true, error: null });
+  await becomes(() => result.current, {
+    status: 'running',
+    progress: { done: 0, total: 10, succeeded: 0, failed: 0 },
+    connectionState: 'open',
+    isConnected: true,
+    error: null,
+  });
 
   await commands.item(id, 's1', 'in_progress', 'Artist – Title');
   await becomes(() => result.current, { currentItem: { itemId: 's1', itemKind: 'song', status: 'in_progress', label: 'Artist – Title' } });
@@ -95,7 +101,12 @@ test('one stream for a job, however many watch it, and none after the last', asy
   const One = () => <p>{useJobProgress(id, { EventSource: Counted }).status}</p>;
   const all = (n: number) => (
     <StrictMode>
-      <QueryClientProvider client={client}>{Array.from({ length: n }, (_, i) => <One key={i} />)}</QueryClientProvider>
+      <QueryClientProvider client={client}>
+        {Array.from({ length: n }, (_, i) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: they are all the same
+          <One key={i} />
+        ))}
+      </QueryClientProvider>
     </StrictMode>
   );
   const screen = await render(all(20));
@@ -129,7 +140,9 @@ test('progress and status are merged into the entry of the application, which st
   );
   await becomes(() => result.current.job, { status: 'running' });
   await commands.progress(id, 4);
-  await eventually(() => expect(result.current.query.data).toEqual({ title: 'first', progress: { done: 4, total: 10, succeeded: 4, failed: 0 }, status: 'running' }));
+  await eventually(() =>
+    expect(result.current.query.data).toEqual({ title: 'first', progress: { done: 4, total: 10, succeeded: 4, failed: 0 }, status: 'running' }),
+  );
 
   // Its own refetch works, brings what else it has, and does not go back.
   title = 'second';
@@ -147,7 +160,11 @@ test('a slow answer does not put an older progress over a newer one', async () =
   const shown: number[] = [];
   const { result } = await renderHook(
     () => {
-      const query = useQuery({ queryKey: jobKey(id), queryFn: () => new Promise<{ progress: { done: number } }>((resolve) => (answer = resolve as never)), staleTime: Infinity });
+      const query = useQuery({
+        queryKey: jobKey(id),
+        queryFn: () => new Promise<{ progress: { done: number } }>((resolve) => (answer = resolve as never)),
+        staleTime: Infinity,
+      });
       if (query.data?.progress) shown.push(query.data.progress.done);
       return { query, job: useJobProgress(id, { EventSource: Counted }) };
     },
@@ -158,7 +175,9 @@ test('a slow answer does not put an older progress over a newer one', async () =
   await commands.progress(id, 9);
   await becomes(() => result.current.job, { progress: { done: 9 } });
   answer({ title: 'late', progress: { done: 1, total: 10, succeeded: 1, failed: 0 }, status: 'pending' });
-  await eventually(() => expect(result.current.query.data).toEqual({ title: 'late', progress: { done: 9, total: 10, succeeded: 9, failed: 0 }, status: 'running' }));
+  await eventually(() =>
+    expect(result.current.query.data).toEqual({ title: 'late', progress: { done: 9, total: 10, succeeded: 9, failed: 0 }, status: 'running' }),
+  );
   expect(shown).toEqual([...shown].sort((a, b) => a - b));
 });
 
@@ -197,10 +216,15 @@ test('an entry is never half of one: the query of the application is waited for'
   await becomes(() => result.current.job, { progress: { done: 2 } });
   expect(result.current.query).toMatchObject({ isPending: true, data: undefined });
   answer({ title: 'x' });
-  await eventually(() => expect(result.current.query.data).toEqual({ title: 'x', status: 'running', progress: { done: 2, total: 10, succeeded: 2, failed: 0 } }));
+  await eventually(() =>
+    expect(result.current.query.data).toEqual({ title: 'x', status: 'running', progress: { done: 2, total: 10, succeeded: 2, failed: 0 } }),
+  );
 });
 
-test.for([['an array', [1, 2]], ['a text', 'mine']] as const)('%s that the application keeps there stays', async ([, kept]) => {
+test.for([
+  ['an array', [1, 2]],
+  ['a text', 'mine'],
+] as const)('%s that the application keeps there stays', async ([, kept]) => {
   const id = await commands.insert();
   client.setQueryData(jobKey(id), kept);
   const { result } = await watch(id);
@@ -217,7 +241,12 @@ test('the key of the entry is an option, and whether there is one', async () => 
   await becomes(() => second.result.current, { status: 'running' });
   await becomes(() => first.result.current, { status: 'running' });
   await eventually(() => expect(client.getQueryData(['mine', a])).toMatchObject({ title: 'a', status: 'running' }));
-  expect(client.getQueryCache().getAll().map(({ queryKey }) => queryKey)).toEqual([['mine', a]]);
+  expect(
+    client
+      .getQueryCache()
+      .getAll()
+      .map(({ queryKey }) => queryKey),
+  ).toEqual([['mine', a]]);
 });
 
 test('a page that was rendered with prefetched data shows it at once, on the server and in the browser', async () => {
@@ -353,7 +382,10 @@ test('a job without a total that has ended is not taken back by an answer that l
   const id = await commands.insert(ada, 0);
   let answer = { title: 'x', status: 'running' };
   const { result } = await renderHook(
-    () => ({ query: useQuery({ queryKey: jobKey(id), queryFn: async () => answer, staleTime: Infinity }), job: useJobProgress(id, { EventSource: Counted }) }),
+    () => ({
+      query: useQuery({ queryKey: jobKey(id), queryFn: async () => answer, staleTime: Infinity }),
+      job: useJobProgress(id, { EventSource: Counted }),
+    }),
     { wrapper },
   );
   await becomes(() => result.current.job, { status: 'running', progress: null });
@@ -365,11 +397,14 @@ test('a job without a total that has ended is not taken back by an answer that l
   await becomes(() => result.current.job, { status: 'completed', connectionState: 'closed' });
 });
 
-test("a query that is mounted later fetches what the stream does not say, and an error of its own stays", async () => {
+test('a query that is mounted later fetches what the stream does not say, and an error of its own stays', async () => {
   const id = await commands.insert();
   const { result } = await watch(id);
   await becomes(() => result.current, { status: 'running' });
-  const later = await renderHook(() => useQuery({ queryKey: jobKey(id), queryFn: async () => ({ title: 'x' }) as { title: string; status?: string }, staleTime: Infinity }), { wrapper });
+  const later = await renderHook(
+    () => useQuery({ queryKey: jobKey(id), queryFn: async () => ({ title: 'x' }) as { title: string; status?: string }, staleTime: Infinity }),
+    { wrapper },
+  );
   await eventually(() => expect(later.result.current.data).toMatchObject({ title: 'x', status: 'running' }));
 
   await expect(client.fetchQuery({ queryKey: jobKey(id), queryFn: () => Promise.reject(new Error('broken')), staleTime: 0 })).rejects.toThrow();
@@ -386,7 +421,11 @@ test('a state that was rendered on a server does not take the page back', async 
   await commands.finish(id);
   await becomes(() => result.current, { connectionState: 'closed', status: 'completed' });
   const server = new QueryClient();
-  server.setQueryData(jobKey(id), { title: 'x', status: 'running', progress: { done: 3, total: 10, succeeded: 3, failed: 0 } }, { updatedAt: Date.now() + 1000 });
+  server.setQueryData(
+    jobKey(id),
+    { title: 'x', status: 'running', progress: { done: 3, total: 10, succeeded: 3, failed: 0 } },
+    { updatedAt: Date.now() + 1000 },
+  );
   hydrate(client, dehydrate(server));
   expect(client.getQueryData(jobKey(id))).toMatchObject({ title: 'x', status: 'completed', progress: { done: 10 } });
 });

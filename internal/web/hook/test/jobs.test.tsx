@@ -70,7 +70,8 @@ test('a hundred and twenty jobs are two streams', async () => {
 test('each job of a page has an end of its own', async () => {
   const [a, b] = (await insert(2)) as [string, string];
   const told: string[] = [];
-  const one = (id: string, name: string) => watch(id, { onComplete: () => told.push(`${name} complete`), onFailed: ({ error }) => told.push(`${name} ${error}`) });
+  const one = (id: string, name: string) =>
+    watch(id, { onComplete: () => told.push(`${name} complete`), onFailed: ({ error }) => told.push(`${name} ${error}`) });
   const [first, second] = [await one(a, 'a'), await one(b, 'b')];
   await becomes(() => second.result.current, { connectionState: 'open' });
   await commands.finish(a);
@@ -97,7 +98,12 @@ test("the account's list: what there is, what comes, and what goes", async () =>
   const ids = () => [...result.current.jobs.keys()];
   await eventually(() => expect(ids()).toEqual([recent, old]));
   expect(result.current).toMatchObject({ connectionState: 'open', isConnected: true, error: null, staleSince: null });
-  expect(result.current.jobs.get(old)).toMatchObject({ status: 'running', progress: { total: 10 }, job: { id: old, type: 'matching' }, connectionState: 'open' });
+  expect(result.current.jobs.get(old)).toMatchObject({
+    status: 'running',
+    progress: { total: 10 },
+    job: { id: old, type: 'matching' },
+    connectionState: 'open',
+  });
 
   const later = await commands.insert();
   await eventually(() => expect(ids()).toEqual([later, recent, old]));
@@ -134,12 +140,21 @@ test("the list of the application's own stays its own, and live", async () => {
   const id = await commands.insert();
   const { result } = await renderHook(
     () => {
-      const query = useQuery({ queryKey: jobsKey, queryFn: async () => [{ id, title: 'mine', status: 'old' }, { id: 'other' }], staleTime: Infinity });
+      const query = useQuery({
+        queryKey: jobsKey,
+        queryFn: async () => [{ id, title: 'mine', status: 'old' }, { id: 'other' }],
+        staleTime: Infinity,
+      });
       return { query, jobs: useJobs(undefined, { EventSource: Counted }) };
     },
     { wrapper },
   );
-  await eventually(() => expect(result.current.query.data).toEqual([{ id, title: 'mine', status: 'running', progress: { done: 0, total: 10, succeeded: 0, failed: 0 } }, { id: 'other' }]));
+  await eventually(() =>
+    expect(result.current.query.data).toEqual([
+      { id, title: 'mine', status: 'running', progress: { done: 0, total: 10, succeeded: 0, failed: 0 } },
+      { id: 'other' },
+    ]),
+  );
   await commands.progress(id, 3);
   await eventually(() => expect(result.current.query.data?.[0]).toMatchObject({ title: 'mine', progress: { done: 3 } }));
   await client.refetchQueries({ queryKey: jobsKey });
@@ -183,7 +198,8 @@ test('one job in two spellings, several that are none, and one that comes after 
   const [a] = (await insert(1)) as [string];
   const late = crypto.randomUUID();
   const { result } = await watchMany([a, 'temp-1', a.toUpperCase(), '', 'temp-2', late]);
-  const states = () => [...result.current.jobs.values()].map(({ status, connectionState, connectionError }) => [status, connectionState, connectionError?.code ?? null]);
+  const states = () =>
+    [...result.current.jobs.values()].map(({ status, connectionState, connectionError }) => [status, connectionState, connectionError?.code ?? null]);
   await eventually(() =>
     expect(states()).toEqual([
       ['running', 'open', null],
@@ -239,7 +255,10 @@ test('two streams that show a job share its entry in the cache, also after it wa
   const errors: unknown[] = [];
   const collect = (event: ErrorEvent) => errors.push(event.error);
   window.addEventListener('error', collect);
-  const { result } = await renderHook(() => ({ list: useJobs(undefined, { EventSource: Counted }), one: useJobProgress(id, { EventSource: Counted }) }), { wrapper });
+  const { result } = await renderHook(
+    () => ({ list: useJobs(undefined, { EventSource: Counted }), one: useJobProgress(id, { EventSource: Counted }) }),
+    { wrapper },
+  );
   await becomes(() => result.current.one, { connectionState: 'open' });
   let events = 0;
   const stop = client.getQueryCache().subscribe(({ query }) => void (query.queryHash === hashKey(jobKey(id)) && events++));
@@ -264,7 +283,9 @@ test('another account is another stream', async () => {
   class OfBen extends Counted {
     static readonly key = 'ben';
   }
-  const { result, rerender } = await renderHook((props?: { ben: boolean }) => useJobs(undefined, { EventSource: props?.ben ? OfBen : OfAda }), { wrapper });
+  const { result, rerender } = await renderHook((props?: { ben: boolean }) => useJobs(undefined, { EventSource: props?.ben ? OfBen : OfAda }), {
+    wrapper,
+  });
   await eventually(() => expect(result.current.jobs.has(mine)).toBe(true));
   document.cookie = `session=${await commands.token(ben)}; path=/`;
   await rerender({ ben: true });
@@ -330,7 +351,10 @@ test.for([
 test('ids that would make a URL too long for a proxy are more than one stream', async () => {
   Written.all = [];
   const ids = Array.from({ length: 60 }, (_, i) => `${i} `.padEnd(200, 'ä'));
-  const jobs = watchJobs(`/api/jobs/progress?${new URLSearchParams(ids.map((id) => ['id', id]))}`, { EventSource: Written, fetch: () => new Promise(() => {}) });
+  const jobs = watchJobs(`/api/jobs/progress?${new URLSearchParams(ids.map((id) => ['id', id]))}`, {
+    EventSource: Written,
+    fetch: () => new Promise(() => {}),
+  });
   const asked = () => Written.all.flatMap(({ url }) => new URL(url, location.href).searchParams.getAll('id'));
   await eventually(() => expect(asked()).toHaveLength(60));
   expect(asked()).toEqual(ids);

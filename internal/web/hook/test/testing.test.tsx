@@ -13,7 +13,9 @@ const wrapper = ({ children }: { children: ReactNode }) => <QueryClientProvider 
 test('a scripted job goes its way in virtual time', async () => {
   const job = scriptedJob('x', { progress: { done: 0, total: 4, succeeded: 0, failed: 0 } });
   const told: string[] = [];
-  const { result, act } = await renderHook(() => useJobProgress('x', { ...job.options, mirror: false, onComplete: () => told.push('complete') }), { wrapper });
+  const { result, act } = await renderHook(() => useJobProgress('x', { ...job.options, mirror: false, onComplete: () => told.push('complete') }), {
+    wrapper,
+  });
   const pass = (milliseconds: number) => act(() => vi.advanceTimersByTimeAsync(milliseconds));
   await pass(100);
   expect(result.current).toMatchObject({ connectionState: 'open', status: 'running', progress: { total: 4 } });

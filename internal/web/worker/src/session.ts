@@ -42,7 +42,13 @@ export async function authorization(request: Request, env: SessionEnv & { JWT_SE
 function cookie(request: Request, name: string): string | null {
   for (const pair of (request.headers.get('Cookie') ?? '').split(';')) {
     const [key, ...value] = pair.split('=');
-    if (key?.trim() === name) return value.join('=').trim().replace(/^"(.*)"$/, '$1') || null;
+    if (key?.trim() === name)
+      return (
+        value
+          .join('=')
+          .trim()
+          .replace(/^"(.*)"$/, '$1') || null
+      );
   }
   return null;
 }
@@ -50,7 +56,10 @@ function cookie(request: Request, name: string): string | null {
 /** An HS256 token (RFC 7519) for the account. */
 async function mint(account: string, { JWT_SECRET, JWT_ISSUER, JWT_AUDIENCE }: SessionEnv & { JWT_SECRET: string }): Promise<string> {
   const now = Math.floor(Date.now() / 1000);
-  const body = [{ alg: 'HS256', typ: 'JWT' }, { sub: account, iat: now, exp: now + lifetime(), iss: JWT_ISSUER, aud: JWT_AUDIENCE }]
+  const body = [
+    { alg: 'HS256', typ: 'JWT' },
+    { sub: account, iat: now, exp: now + lifetime(), iss: JWT_ISSUER, aud: JWT_AUDIENCE },
+  ]
     .map((part) => base64url(new TextEncoder().encode(JSON.stringify(part))))
     .join('.');
   const key = await crypto.subtle.importKey('raw', new TextEncoder().encode(JWT_SECRET), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
@@ -59,5 +68,8 @@ async function mint(account: string, { JWT_SECRET, JWT_ISSUER, JWT_AUDIENCE }: S
 }
 
 function base64url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll('+', '-')
+    .replaceAll('/', '_')
+    .replaceAll('=', '');
 }

@@ -3,7 +3,7 @@
 import { createServer, type ServerResponse } from 'node:http';
 import { Miniflare } from 'miniflare';
 import { chromium, type Browser, type Page } from 'playwright';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ada, ben, chromium as executablePath, chromiumArgs, eventually, freePort, heartbeat, Origin, token } from '../../test/origin.js';
 
 let origin: Origin;
@@ -54,19 +54,24 @@ interface Heard {
 }
 
 /** A page of the Worker's origin that listens to a job. */
-async function listen(id: string): Promise<{ page: Page; heard: () => Promise<Heard[]>; hears: (text: string) => Promise<void>; state: () => Promise<number> }> {
+async function listen(
+  id: string,
+): Promise<{ page: Page; heard: () => Promise<Heard[]>; hears: (text: string) => Promise<void>; state: () => Promise<number> }> {
   const context = await browser.newContext();
   await context.addCookies([{ name: 'session', value: token(), url }]);
   const page = await context.newPage();
   await page.goto(`${url}/api/jobs/${id}`);
-  await page.evaluate((path) => {
-    const own = globalThis as unknown as { heard: Heard[]; source: EventSource };
-    own.heard = [];
-    own.source = new EventSource(path);
-    const take = ({ data }: MessageEvent) => own.heard.push({ data, at: performance.now() });
-    own.source.onmessage = take;
-    own.source.addEventListener('heartbeat', (event) => take(new MessageEvent('x', { data: `heartbeat ${event.data}` })));
-  }, `${stream(id)}?heartbeat=1`);
+  await page.evaluate(
+    (path) => {
+      const own = globalThis as unknown as { heard: Heard[]; source: EventSource };
+      own.heard = [];
+      own.source = new EventSource(path);
+      const take = ({ data }: MessageEvent) => own.heard.push({ data, at: performance.now() });
+      own.source.onmessage = take;
+      own.source.addEventListener('heartbeat', (event) => take(new MessageEvent('x', { data: `heartbeat ${event.data}` })));
+    },
+    `${stream(id)}?heartbeat=1`,
+  );
   const heard = () => page.evaluate(() => (globalThis as unknown as { heard: Heard[] }).heard);
   return {
     page,
@@ -184,7 +189,11 @@ test('a session of the edge becomes a token for the origin', async () => {
 });
 
 /** Somebody before the origin, who answers for it. */
-async function before(answer: (url: string, outgoing: ServerResponse) => void, bindings: Record<string, string>, use: (base: string) => Promise<void>) {
+async function before(
+  answer: (url: string, outgoing: ServerResponse) => void,
+  bindings: Record<string, string>,
+  use: (base: string) => Promise<void>,
+) {
   const proxy = createServer((incoming, outgoing) => answer(incoming.url!, outgoing)).listen(0, '127.0.0.1');
   await new Promise((resolve) => proxy.once('listening', resolve));
   const behind = start(bindings, (proxy.address() as { port: number }).port);
@@ -208,21 +217,29 @@ test.for([
   ['a page', 200, html, 200],
   ['a login', 302, { Location: '/login' }, 302],
 ] as const)('EventSource comes back from %s, and everybody else is told', async ([, status, headers, told]) => {
-  await before((_, outgoing) => outgoing.writeHead(status, headers).end('<h1>Sorry</h1>'), {}, async (base) => {
-    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
-    expect([stream.status, stream.headers.get('Content-Type'), await stream.text()]).toEqual([200, 'text/event-stream', comeBack]);
-    const many = await fetch(`${base}/api/jobs/progress`, { headers: { Accept: 'text/event-stream' } });
-    expect([many.status, await many.text()]).toEqual([200, comeBack]);
-    expect((await fetch(`${base}/api/jobs/x`, { redirect: 'manual' })).status).toBe(told);
-  });
+  await before(
+    (_, outgoing) => outgoing.writeHead(status, headers).end('<h1>Sorry</h1>'),
+    {},
+    async (base) => {
+      const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
+      expect([stream.status, stream.headers.get('Content-Type'), await stream.text()]).toEqual([200, 'text/event-stream', comeBack]);
+      const many = await fetch(`${base}/api/jobs/progress`, { headers: { Accept: 'text/event-stream' } });
+      expect([many.status, await many.text()]).toEqual([200, comeBack]);
+      expect((await fetch(`${base}/api/jobs/x`, { redirect: 'manual' })).status).toBe(told);
+    },
+  );
 });
 
 test('an origin that never answers holds nobody', async () => {
-  await before(() => {}, { ANSWER_TIMEOUT: '300' }, async (base) => {
-    const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
-    expect([stream.status, await stream.text()]).toEqual([200, comeBack]);
-    expect((await fetch(`${base}/api/jobs/x`)).status).toBe(503);
-  });
+  await before(
+    () => {},
+    { ANSWER_TIMEOUT: '300' },
+    async (base) => {
+      const stream = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream' } });
+      expect([stream.status, await stream.text()]).toEqual([200, comeBack]);
+      expect((await fetch(`${base}/api/jobs/x`)).status).toBe(503);
+    },
+  );
 });
 
 test('the deadline is for the head of the answer only', async () => {
@@ -238,11 +255,18 @@ test('the deadline is for the head of the answer only', async () => {
 });
 
 test("a page of another origin may read the Worker's own answers, if it may read the service's", async () => {
-  await before((_, outgoing) => outgoing.writeHead(502).end(), { ALLOWED_ORIGINS: 'https://a.example, https://b.example' }, async (base) => {
-    for (const [origin, allowed] of [['https://b.example', 'https://b.example'], ['https://evil.example', null]] as const) {
-      const answer = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream', Origin: origin } });
-      expect([answer.headers.get('Access-Control-Allow-Origin'), answer.headers.get('Vary')]).toEqual([allowed, 'Origin']);
-      expect(await answer.text()).toEqual(comeBack);
-    }
-  });
+  await before(
+    (_, outgoing) => outgoing.writeHead(502).end(),
+    { ALLOWED_ORIGINS: 'https://a.example, https://b.example' },
+    async (base) => {
+      for (const [origin, allowed] of [
+        ['https://b.example', 'https://b.example'],
+        ['https://evil.example', null],
+      ] as const) {
+        const answer = await fetch(`${base}/api/jobs/x/progress`, { headers: { Accept: 'text/event-stream', Origin: origin } });
+        expect([answer.headers.get('Access-Control-Allow-Origin'), answer.headers.get('Vary')]).toEqual([allowed, 'Origin']);
+        expect(await answer.text()).toEqual(comeBack);
+      }
+    },
+  );
 });
