@@ -64,7 +64,7 @@ build: ## Build bin/jobprogress and bin/demo
 
 up: ## Database, server, workers and page in containers
 	docker compose up --build --detach
-	@echo "The page: http://127.0.0.1:8000/"
+	@echo "The page: http://127.0.0.1:8000/. Move the job that waits: docker compose run --rm --no-deps page step"
 
 up-replicas: ## The same with three servers behind a proxy
 	UPSTREAM=http://proxy:8000 docker compose --profile replicas up --build --detach

@@ -21,6 +21,7 @@ import (
 type settings struct {
 	Up      upCommand      `cmd:"" default:"1" help:"All of it, until interrupted."`
 	Prepare prepareCommand `cmd:"" help:"Create the stand-in job table if there is no table job, and attach jobprogress."`
+	Step    stepCommand    `cmd:"" help:"Move the job that waits by a tenth."`
 	Page    pageCommand    `cmd:"" help:"Only the page, in front of a server that runs elsewhere."`
 
 	DatabaseURL    string `env:"DEMO_DATABASE_URL" placeholder:"URL" help:"Database to use, for the demo alone. Default of up: a throwaway one."`

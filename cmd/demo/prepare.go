@@ -40,6 +40,18 @@ func prepare(ctx context.Context, databaseURL string) error {
 	return nil
 }
 
+type stepCommand struct{}
+
+func (stepCommand) Run(s *settings, r *run) error {
+	conn, err := pgx.Connect(r.ctx, s.DatabaseURL)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(r.ctx))
+	_, err = conn.Exec(r.ctx, moveByHand)
+	return err
+}
+
 // byHand is a job that no worker works on, so that it can be moved with psql.
 const byHand = "11111111-1111-4111-8111-111111111111"
 

@@ -64,6 +64,7 @@ function inBrowser(name: string, groupOrder: number, include: string[], alias: R
 export default defineConfig({
   test: {
     fileParallelism: false,
+    silent: 'passed-only', // what a test logs is shown if it fails; --silent=false shows what the tests measure
     globalSetup: 'test/setup.ts', // one origin, for all that run in a browser
     projects: [
       inBrowser('browser', 0, ['hook/test/**/*.test.{ts,tsx}', 'example/test/**/*.test.tsx']),
