@@ -40,10 +40,11 @@ bench-db: postgres ## Measure for half an hour what attaching costs the database
 bench-streams: postgres ## Measure for twenty minutes what streams cost the server, and write it into cmd/bench-streams/README.md
 	go run ./cmd/bench-streams -streams $${STREAMS:-19000} -readme cmd/bench-streams/README.md
 
-lint: $(node_modules) ## gofmt, go vet, staticcheck, govulncheck, biome
+lint: $(node_modules) ## gofmt, go vet, staticcheck or golangci-lint, govulncheck, biome
 	@out=$$(gofmt -l cmd internal sql); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
 	go vet ./...
-	go run $(STATICCHECK) ./...
+	@if command -v golangci-lint >/dev/null; then echo "golangci-lint run"; golangci-lint run; \
+	else echo "go run $(STATICCHECK) ./..."; go run $(STATICCHECK) ./...; fi
 	@if curl -fsS --max-time 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
 		echo "go run $(GOVULNCHECK) ./..."; go run $(GOVULNCHECK) ./...; \
 	else echo "govulncheck: its database can't be reached, skipped"; fi

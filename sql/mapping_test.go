@@ -2,6 +2,7 @@ package sql_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -23,9 +24,7 @@ const createTask = `create table task ("taskId" %s primary key, "userId" text, s
 // with is a mapping with some of it changed: name, value, name, value.
 func with(mapping map[string]string, changes ...string) map[string]string {
 	changed := make(map[string]string)
-	for name, value := range mapping {
-		changed[name] = value
-	}
+	maps.Copy(changed, mapping)
 	for i := 0; i < len(changes); i += 2 {
 		changed[changes[i]] = changes[i+1]
 	}

@@ -84,7 +84,7 @@ func TestMegabytesInARow(t *testing.T) {
 	// What is stored out of line are thousands of pages.
 	if strings.Contains(plan, "hit=") {
 		var hit int
-		for _, field := range strings.Fields(plan) {
+		for field := range strings.FieldsSeq(plan) {
 			if digits, ok := strings.CutPrefix(field, "hit="); ok {
 				for _, c := range digits {
 					hit = hit*10 + int(c-'0')

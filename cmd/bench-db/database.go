@@ -94,7 +94,7 @@ func (d *database) prepare(ctx context.Context, b *bench) (err error) {
 		}
 	}
 	if d.serve {
-		if d.service, err = startService(ctx, b.program, d.url); err != nil {
+		if d.service, err = startService(b.program, d.url); err != nil {
 			return err
 		}
 	}

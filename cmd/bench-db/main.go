@@ -20,7 +20,6 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	var b bench
 	flag.IntVar(&b.rounds, "rounds", 7, "rounds of each case; the median counts")
 	flag.DurationVar(&b.time, "time", 5*time.Second, "how long pgbench runs in a round")
@@ -28,7 +27,9 @@ func main() {
 	flag.StringVar(&b.only, "only", "", "parts of the names of the cases to run, comma-separated; their baselines always run (default: all)")
 	flag.StringVar(&b.readme, "readme", "", "file to write the card into")
 	flag.Parse()
-	if err := b.run(ctx); err != nil {
+	err := b.run(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-db:", err)
 		os.Exit(1)
 	}

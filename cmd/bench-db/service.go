@@ -25,7 +25,7 @@ type service struct {
 var serving = regexp.MustCompile(`msg=serving addr=(\S+) admin=(\S+)`)
 
 // startService starts one and waits until it is ready.
-func startService(ctx context.Context, program, databaseURL string) (*service, error) {
+func startService(program, databaseURL string) (*service, error) {
 	s := &service{process: exec.Command(program, "serve", "--database-url", databaseURL, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
 		"--insecure-no-auth", "--max-streams-per-account", "100000")}
 	s.process.Env = []string{"PATH=" + os.Getenv("PATH")}

@@ -28,14 +28,15 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	var b bench
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of each shape; the median counts")
 	flag.DurationVar(&b.time, "time", 5*time.Second, "how long jobs change in a round")
 	flag.IntVar(&b.streams, "streams", 19_000, "the most idle streams; each takes a file descriptor here and in the server")
 	readme := flag.String("readme", "", "file whose part between the marks is replaced; streams.svg goes beside it")
 	flag.Parse()
-	if err := b.run(ctx, *readme); err != nil {
+	err := b.run(ctx, *readme)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-streams:", err)
 		os.Exit(1)
 	}

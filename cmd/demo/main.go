@@ -47,7 +47,6 @@ var accounts = []account{
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
 	go func() {
 		untilClosed(ctx, os.Stdout, os.Stderr)
 		stop()
@@ -55,7 +54,9 @@ func main() {
 	var s settings
 	command := kong.Parse(&s, kong.Name("demo"), kong.Description("A playground for jobprogress."))
 	err := command.Run(&s, &run{ctx})
-	if err != nil && ctx.Err() == nil {
+	interrupted := ctx.Err() != nil
+	stop()
+	if err != nil && !interrupted {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}

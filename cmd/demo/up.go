@@ -107,7 +107,7 @@ func child(ctx context.Context, environment []string, log io.Writer, program str
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("jobprogress %s ended: %v", args[0], err)
+	return fmt.Errorf("jobprogress %s ended: %w", args[0], err)
 }
 
 var servingLine = regexp.MustCompile(`msg=serving addr=(\S+)`)

@@ -185,7 +185,7 @@ func TestCredentialsInCookieAndOwnOrigin(t *testing.T) {
 			t.Errorf("%s %s, want %d", response.Status, body, want)
 		}
 	}
-	if response, _ := s.get("/api/jobs/" + id); response.StatusCode != 401 {
+	if response, _ := s.get("/api/jobs/" + id); response.StatusCode != http.StatusUnauthorized {
 		t.Errorf("token of another issuer: %s", response.Status)
 	}
 }
@@ -211,7 +211,7 @@ func TestTooManyStreams(t *testing.T) {
 			t.Errorf("%s %s, Retry-After %q, want %s", response.Status, body, response.Header.Get("Retry-After"), want)
 		}
 		response, body = s.get(streamOf(id), append(headers, "Accept: text/event-stream")...)
-		if response.StatusCode != 200 || response.Header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(body, "retry: ") || !strings.HasSuffix(body, "\n: "+code+"\n") {
+		if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(body, "retry: ") || !strings.HasSuffix(body, "\n: "+code+"\n") {
 			t.Errorf("EventSource is told %s %q", response.Status, body)
 		}
 	}
@@ -257,7 +257,7 @@ func TestAllowedOriginMayRead(t *testing.T) {
 	id := s.insert()
 	for _, origin := range []string{"https://app.example", "http://localhost:3000"} {
 		response, _ := s.get("/api/jobs/"+id, "Origin: "+origin)
-		if response.StatusCode != 200 || response.Header.Get("Access-Control-Allow-Origin") != origin || response.Header.Get("Access-Control-Allow-Credentials") != "true" {
+		if response.StatusCode != http.StatusOK || response.Header.Get("Access-Control-Allow-Origin") != origin || response.Header.Get("Access-Control-Allow-Credentials") != "true" {
 			t.Errorf("%s: %s %v", origin, response.Status, response.Header)
 		}
 	}
@@ -266,7 +266,7 @@ func TestAllowedOriginMayRead(t *testing.T) {
 	if response, _ := s.do(preflight); response.StatusCode/100 != 2 || response.Header.Get("Access-Control-Allow-Origin") == "" {
 		t.Errorf("preflight: %s %v", response.Status, response.Header)
 	}
-	if response, _ := s.get("/api/jobs/"+id, "Origin: https://app.example.evil"); response.StatusCode != 403 {
+	if response, _ := s.get("/api/jobs/"+id, "Origin: https://app.example.evil"); response.StatusCode != http.StatusForbidden {
 		t.Errorf("foreign origin: %s", response.Status)
 	}
 }

@@ -314,7 +314,7 @@ func TestMetricsAndProfilesAreForTheOperatorOnly(t *testing.T) {
 	t.Parallel()
 	s := serveForTest(t, pgtest.New(t))
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
-		if response, _ := s.get(path); response.StatusCode != 404 {
+		if response, _ := s.get(path); response.StatusCode != http.StatusNotFound {
 			t.Errorf("%s on the public address: %s", path, response.Status)
 		}
 	}
@@ -322,13 +322,13 @@ func TestMetricsAndProfilesAreForTheOperatorOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response, body := s.do(r); response.StatusCode != 404 {
+	if response, body := s.do(r); response.StatusCode != http.StatusNotFound {
 		t.Errorf("the command line, with its secrets, is shown: %q", body)
 	}
 	if s.metric("jobprogress_bus_live") != "1" || s.metric("go_goroutines") == "" {
 		t.Error("metrics are missing")
 	}
-	if response, body := s.get("/healthz"); response.StatusCode != 200 || body != "ok\n" {
+	if response, body := s.get("/healthz"); response.StatusCode != http.StatusOK || body != "ok\n" {
 		t.Errorf("healthz: %s %s", response.Status, body)
 	}
 }

@@ -220,7 +220,7 @@ func TestKeyRotatedInTheMiddleOfAStream(t *testing.T) {
 	}))
 	t.Cleanup(keys.Close)
 
-	old, new := newKey(t), newKey(t)
+	old, renewed := newKey(t), newKey(t)
 	s := serveForTest(t, pgtest.New(t), noSecret, "--jwks-url", keys.URL, "--backstop-interval", "300ms")
 	id := s.insert()
 	response, body := s.get(streamOf(id), bearer(t, old, "old"), "Accept: text/event-stream")
@@ -241,8 +241,8 @@ func TestKeyRotatedInTheMiddleOfAStream(t *testing.T) {
 	st := s.open(streamOf(id), bearer(t, old, "old"))
 	st.until("running")
 
-	has("new", new)
-	s.eventually("accepted", accepted(new, "new", http.StatusOK))
+	has("new", renewed)
+	s.eventually("accepted", accepted(renewed, "new", http.StatusOK))
 	st.ends()
 	s.eventually("refused", accepted(old, "old", http.StatusUnauthorized))
 }

@@ -29,12 +29,12 @@ type step struct {
 
 // follow has a viewer follow a job to its end and to the 204 after it. A replica serves for two steps; then it stops, and
 // the viewer goes on at another.
-func follow(t *testing.T, databaseURL, id, first string, steps ...step) {
+func follow(t *testing.T, databaseURL, id string, steps ...step) {
 	t.Helper()
 	path := streamOf(url.PathEscape(id))
 	s := serveForTest(t, databaseURL, "--drain-timeout", "500ms")
 	st := s.open(path)
-	last := eventID(st.until(first))
+	last := eventID(st.until(`"status":"pending"`))
 	for i, step := range steps {
 		if i%2 == 1 {
 			s.stop()
@@ -90,7 +90,7 @@ func TestEachIDTypeFromFirstFrameTo204(t *testing.T) {
 				"type": "null", "error": "null", "created_at": "null", "started_at": "null", "completed_at": "null", "updated_at": "null",
 			}})
 			exec(`insert into task values ($1::text::`+sqlType+`, $2, 'queued')`, id, ada)()
-			follow(t, databaseURL, id, `"status":"pending"`,
+			follow(t, databaseURL, id,
 				step{exec(`update task set state = 'active', progress = '{"total": 10, "done": 1, "message": "Page 1"}'`), `"done":1,"total":10,"succeeded":0,"failed":0,"message":"Page 1"}`},
 				step{exec(`select jobprogress.item($1::text::`+sqlType+`, 's1', 'song', 'in_progress')`, id), `"itemId":"s1"`},
 				step{exec(`update task set progress = '"{\"total\": 10, \"done\": 2}"'`), doneEvent(2)},
@@ -229,7 +229,7 @@ func TestOban(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			exec(`truncate oban_jobs restart identity`)()
 			exec(`insert into oban_jobs (worker, args) values ('Sync', jsonb_build_object('account_id', $1::text))`, ada)()
-			follow(t, databaseURL, "1", `"status":"pending"`, append([]step{{begin, `"status":"running"`}}, steps...)...)
+			follow(t, databaseURL, "1", append([]step{{begin, `"status":"running"`}}, steps...)...)
 		})
 	}
 }
@@ -262,7 +262,7 @@ func TestGoodJob(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			exec(`truncate good_jobs`)()
 			exec(`insert into good_jobs (id, active_job_id, job_class, serialized_params) values ($1, $1, 'SyncJob', jsonb_build_object('job_class', 'SyncJob', 'arguments', jsonb_build_array(jsonb_build_object('account_id', $2::text))))`, id, ada)()
-			follow(t, databaseURL, id, `"status":"pending"`, append([]step{{begin, `"status":"running"`}}, steps...)...)
+			follow(t, databaseURL, id, append([]step{{begin, `"status":"running"`}}, steps...)...)
 		})
 	}
 }
@@ -385,7 +385,7 @@ func TestRiver(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			id := enqueue(tt.maxAttempts)
-			follow(t, databaseURL, strconv.FormatInt(id, 10), `"status":"pending"`, append([]step{{start, `"status":"running"`}}, tt.steps(id)...)...)
+			follow(t, databaseURL, strconv.FormatInt(id, 10), append([]step{{start, `"status":"running"`}}, tt.steps(id)...)...)
 			stop()
 		})
 	}

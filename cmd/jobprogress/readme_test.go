@@ -22,7 +22,7 @@ import (
 // manual is the README, whose commands are run as they stand there, but for the names that a reader replaces.
 type manual struct {
 	t       *testing.T
-	dir     string // with bin/jobprogress
+	dir     string   // with bin/jobprogress
 	left    []string // to be run
 	ran     []string
 	exports []string

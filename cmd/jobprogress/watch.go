@@ -118,8 +118,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 	if ctx.Err() != nil || errors.Is(err, errSeen) {
 		return ended
 	}
-	var refused refusal
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[refusal](err); ok {
 		return refused
 	}
 	return fmt.Errorf("watch: %w", err)

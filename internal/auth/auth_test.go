@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -195,32 +196,35 @@ func TestRefusalsSayWhy(t *testing.T) {
 		}
 		return text
 	}
-	now := time.Now().Unix()
-	j := JWT{Keys: Secret("a secret of at least thirty-two bytes"), Claim: "sub", Issuer: "app", Audience: "jobs"}
+	const secret = "a secret of at least thirty-two bytes"
+	j := JWT{Keys: Secret(secret), Claim: "sub", Issuer: "app", Audience: "jobs"}
 	for name, c := range map[string]struct {
-		claims jwt.MapClaims
-		secret string
-		want   string
+		exp, nbf                 time.Duration // from now
+		issuer, audience, secret string
+		want                     string
 	}{
-		"expired":       {jwt.MapClaims{"exp": now - 12, "iss": "app", "aud": "jobs", "sub": "ada"}, string(j.Keys.(Secret)), "token is expired: 12s ago"},
-		"not yet valid": {jwt.MapClaims{"exp": now + 900, "nbf": now + 300, "iss": "app", "aud": "jobs", "sub": "ada"}, string(j.Keys.(Secret)), "nbf is 5m0s ahead"},
-		"audience":      {jwt.MapClaims{"exp": now + 900, "iss": "app", "aud": "mail", "sub": "ada"}, string(j.Keys.(Secret)), `aud is "mail", and not "jobs"`},
-		"issuer":        {jwt.MapClaims{"exp": now + 900, "iss": "other", "aud": "jobs", "sub": "ada"}, string(j.Keys.(Secret)), `iss is "other", and not "app"`},
-		"signature":     {jwt.MapClaims{"exp": now + 900, "iss": "app", "aud": "jobs", "sub": "ada"}, "another secret of thirty-two bytes", `alg "HS256", kid "key-7"`},
+		"expired":       {-12 * time.Second, 0, "app", "jobs", secret, "token is expired: 12s ago"},
+		"not yet valid": {15 * time.Minute, 5 * time.Minute, "app", "jobs", secret, "nbf is 5m0s ahead"},
+		"audience":      {15 * time.Minute, 0, "app", "mail", secret, `aud is "mail", and not "jobs"`},
+		"issuer":        {15 * time.Minute, 0, "other", "jobs", secret, `iss is "other", and not "app"`},
+		"signature":     {15 * time.Minute, 0, "app", "jobs", "another secret of thirty-two bytes", `alg "HS256", kid "key-7"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := httptest.NewRequest(http.MethodGet, "/", nil)
-			token := mint(c.claims, c.secret)
-			r.Header.Set("Authorization", "Bearer "+token)
-			_, err := j.Authenticate(r)
-			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("it says %q, and not %q", err, c.want)
-			}
-			for part := range strings.SplitSeq(token, ".") {
-				if strings.Contains(err.Error(), part) {
-					t.Errorf("it shows the token: %q", err)
+			synctest.Test(t, func(t *testing.T) {
+				r := httptest.NewRequest(http.MethodGet, "/", nil)
+				now := time.Now()
+				token := mint(jwt.MapClaims{"exp": now.Add(c.exp).Unix(), "nbf": now.Add(c.nbf).Unix(), "iss": c.issuer, "aud": c.audience, "sub": "ada"}, c.secret)
+				r.Header.Set("Authorization", "Bearer "+token)
+				_, err := j.Authenticate(r)
+				if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("it says %q, and not %q", err, c.want)
 				}
-			}
+				for part := range strings.SplitSeq(token, ".") {
+					if strings.Contains(err.Error(), part) {
+						t.Errorf("it shows the token: %q", err)
+					}
+				}
+			})
 		})
 	}
 }

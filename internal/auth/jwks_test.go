@@ -104,7 +104,7 @@ func TestKeysOfAURL(t *testing.T) {
 }
 
 func TestKeyIsRotated(t *testing.T) {
-	old, new := pairs(t)["ES256"], pairs(t)["ES256"]
+	old, renewed := pairs(t)["ES256"], pairs(t)["ES256"]
 	p := publish(t)
 	p.has(t, map[string]crypto.Signer{"old": old.private})
 	tokens := p.running(t)
@@ -115,9 +115,9 @@ func TestKeyIsRotated(t *testing.T) {
 	if err := ask(old, "old"); err != nil {
 		t.Fatal(err)
 	}
-	p.has(t, map[string]crypto.Signer{"new": new.private})
-	if err := ask(new, "new"); err != nil {
-		t.Errorf("the new key: %v", err)
+	p.has(t, map[string]crypto.Signer{"new": renewed.private})
+	if err := ask(renewed, "new"); err != nil {
+		t.Errorf("the renewed key: %v", err)
 	}
 	before := p.requests.Load()
 	var all sync.WaitGroup

@@ -133,7 +133,7 @@ func (r *running) watch(id job.ID) *hub.Subscriber {
 // sees waits until the viewer is sent something that contains want.
 func (r *running) sees(w *hub.Subscriber, want string) {
 	r.t.Helper()
-	if !sent(w, want, deadline) {
+	if !sent(w, want) {
 		r.t.Fatalf("the viewer is not sent %s in time", want)
 	}
 }
@@ -150,8 +150,8 @@ func (r *running) counts(text string) {
 }
 
 // sent waits until the viewer is sent something that contains want, and reports whether it was.
-func sent(w *hub.Subscriber, want string, within time.Duration) bool {
-	timeout := time.After(within)
+func sent(w *hub.Subscriber, want string) bool {
+	timeout := time.After(deadline)
 	for {
 		changed := w.Changed()
 		for _, f := range w.Changes(hub.Cursor{}).Frames {
@@ -233,7 +233,7 @@ func TestItemsAreTheSameOnEveryServer(t *testing.T) {
 	restarted := start(t, url, time.Hour)
 	restarted.live(true)
 	for name, w := range map[string]*hub.Subscriber{"first": first, "second": other, "late": second.watch(id), "restarted": restarted.watch(id)} {
-		if !sent(w, `"itemId":"s1","itemKind":"song","status":"succeeded","label":"Björk"`, deadline) || !sent(w, `"s2"`, deadline) {
+		if !sent(w, `"itemId":"s1","itemKind":"song","status":"succeeded","label":"Björk"`) || !sent(w, `"s2"`) {
 			t.Errorf("the %s viewer misses an item", name)
 		}
 	}

@@ -81,7 +81,7 @@ func (r *running) straddle(id job.ID, writer *pgx.Conn, order []string) {
 			r.live(true)
 		}
 	}
-	if !sent(w, `"done":2`, deadline) {
+	if !sent(w, `"done":2`) {
 		r.t.Errorf("%v: the viewer does not see the last state", order)
 	}
 	for _, f := range w.Changes(hub.Cursor{}).Frames {

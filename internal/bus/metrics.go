@@ -28,17 +28,17 @@ type metrics struct {
 var seconds = prometheus.ExponentialBuckets(0.00025, 2, 16)
 
 func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
-	make := promauto.With(reg)
+	factory := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return make.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		return factory.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return make.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+		return factory.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	histogram := func(name, help string) prometheus.Histogram {
-		return make.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds})
+		return factory.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds})
 	}
-	make.NewGaugeFunc(prometheus.GaugeOpts{
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "jobprogress_bus_live",
 		Help: "1 while the bus has proven that it hears the database, else 0.",
 	}, func() float64 {
@@ -47,16 +47,16 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 		}
 		return 0
 	})
-	buckets := make.NewGaugeVec(prometheus.GaugeOpts{
+	buckets := factory.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "jobprogress_buckets",
 		Help: "Buckets of watched jobs, of 256, by state: notified, or polled because changes come too fast or the lock is not to be had.",
 	}, []string{"state"})
-	switches := make.NewCounterVec(prometheus.CounterOpts{
+	switches := factory.NewCounterVec(prometheus.CounterOpts{
 		Name: "jobprogress_bucket_switches_total",
 		Help: "How often a bucket became polled for being over budget, or notified again.",
 	}, []string{"to"})
 	m := metrics{
-		notifications: make.NewCounterVec(prometheus.CounterOpts{
+		notifications: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_notifications_total",
 			Help: "Notifications received, by what they name: watched or unwatched jobs, probe, or malformed.",
 		}, []string{"of"}),
@@ -71,14 +71,14 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 		polled:       buckets.WithLabelValues("polled"),
 		toNotified:   switches.WithLabelValues("notified"),
 		toPolled:     switches.WithLabelValues("polled"),
-		reconnects: make.NewCounterVec(prometheus.CounterOpts{
+		reconnects: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_bus_reconnects_total",
 			Help: "Attempts to connect again, by session: listen or read.",
 		}, []string{"session"}),
 		roundTrip:  histogram("jobprogress_probe_seconds", "Time from a probe's commit to its echo."),
 		queueUsage: gauge("jobprogress_notification_queue_usage", "How full the database's queue of notifications is, 0 to 1, when the last probe was sent. At 1, transactions that notify fail."),
 		hold:       gauge("jobprogress_notify_lock_seconds", "How long a notifying commit holds the lock for which such commits wait, by the last probes."),
-		findings: make.NewGaugeVec(prometheus.GaugeOpts{
+		findings: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "jobprogress_findings",
 			Help: "What stands in the way of jobs being shown, or may, by the code that the log and the command check explain.",
 		}, []string{"code"}),

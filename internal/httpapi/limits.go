@@ -24,8 +24,8 @@ type account struct {
 	open int
 }
 
-func newLimits(max, maxPerAccount int) *limits {
-	return &limits{max: max, maxPerAccount: maxPerAccount, accounts: make(map[string]*account)}
+func newLimits(most, mostPerAccount int) *limits {
+	return &limits{max: most, maxPerAccount: mostPerAccount, accounts: make(map[string]*account)}
 }
 
 // acquire takes a place for a stream, or fails with errOverCapacity or errTooManyStreams. It returns the account's name, which

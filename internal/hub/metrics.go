@@ -10,8 +10,8 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, h *Hub) metrics {
-	make := promauto.With(reg)
-	make.NewGaugeFunc(prometheus.GaugeOpts{
+	factory := promauto.With(reg)
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "jobprogress_topics",
 		Help: "Jobs held in memory: those watched, and those watched within the last minute.",
 	}, func() float64 {
@@ -20,7 +20,7 @@ func newMetrics(reg prometheus.Registerer, h *Hub) metrics {
 		return float64(len(h.topics))
 	})
 	return metrics{
-		encoded: make.NewCounter(prometheus.CounterOpts{
+		encoded: factory.NewCounter(prometheus.CounterOpts{
 			Name: "jobprogress_events_encoded_total",
 			Help: "Events encoded. Each is encoded once, however many streams it goes to.",
 		}),

@@ -101,8 +101,7 @@ func notInstalled(err error) (Finding, bool) {
 
 // Unreachable makes a finding of an error of Connect.
 func Unreachable(err error) Finding {
-	var not notPrimary
-	if errors.As(err, &not) {
+	if not, ok := errors.AsType[notPrimary](err); ok {
 		return Finding{"not_primary", true, strings.ToUpper(not.Error()[:1]) + not.Error()[1:] + ".", "Jobs are shown from the primary only."}
 	}
 	return Finding{"unreachable", true, fmt.Sprintf("The database can't be reached: %s.", strings.TrimSuffix(err.Error(), ".")), "Check DATABASE_URL and LISTEN_DATABASE_URL, and that the database runs."}

@@ -15,25 +15,25 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
-	make := promauto.With(reg)
+	factory := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return make.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		return factory.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := metrics{
-		open:   make.NewGauge(prometheus.GaugeOpts{Name: "jobprogress_streams_open", Help: "Streams open now."}),
+		open:   factory.NewGauge(prometheus.GaugeOpts{Name: "jobprogress_streams_open", Help: "Streams open now."}),
 		opened: counter("jobprogress_streams_opened_total", "Streams opened."),
 		frames: counter("jobprogress_frames_written_total", "Event frames written to streams."),
 		bytes:  counter("jobprogress_stream_bytes_written_total", "Bytes written to streams."),
-		ended: make.NewCounterVec(prometheus.CounterOpts{
+		ended: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "jobprogress_streams_ended_total",
 			Help: "Streams ended, by reason: final, gone, not_owner, expired, aged, revoked, drained, client or stalled.",
 		}, []string{"reason"}),
-		duration: make.NewHistogram(prometheus.HistogramOpts{
+		duration: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "jobprogress_stream_duration_seconds",
 			Help:    "How long streams were open, when they ended.",
 			Buckets: []float64{1, 5, 15, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600},
 		}),
-		latency: make.NewHistogram(prometheus.HistogramOpts{
+		latency: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "jobprogress_notification_to_frame_seconds",
 			Help:    "From the notification of a change to its frame written, with the read of the row in between. Once for all viewers who are written to together.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16), // 0.5 ms to 16 s

@@ -85,12 +85,12 @@ func (s *server) subscribe() (*hub.Subscriber, error) {
 	return s.hub.Subscribe(s.t.Context(), someJob)
 }
 
-// change has the job read, with this state and these items.
-func (s *server) change(state job.State, items ...job.Item) {
+// change has the job read, with this state.
+func (s *server) change(state job.State) {
 	feed := s.hub.Feed()
 	feed.Want(someJob)
 	feed.Begin(10)
-	feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: state, Items: items}}, "1:1:", job.Buckets{}.Complement())
+	feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: state}}, "1:1:", job.Buckets{}.Complement())
 }
 
 // viewer connects, asks for the stream, and sends what more there is.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -224,8 +225,8 @@ func (w *world) storm(ctx context.Context, end time.Time) {
 			some = append(some, faults[rng.IntN(len(faults))])
 		}
 		if w.Backstop > time.Minute {
-			for i := len(some) - 1; i >= 0; i-- {
-				if some[i].Slow {
+			for i, s := range slices.Backward(some) {
+				if s.Slow {
 					some = append(some[:i], some[i+1:]...)
 				}
 			}

@@ -173,11 +173,11 @@ func (w *world) anyJob(rng *rand.Rand) string {
 	return w.jobs[rng.IntN(len(w.jobs))]
 }
 
-func (w *world) replace(old, new string) {
+func (w *world) replace(old, next string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(w.jobs, old); i >= 0 {
-		w.jobs[i] = new
+		w.jobs[i] = next
 	}
 }
 
