@@ -38,7 +38,7 @@ func isCut(got, text string, characters int) bool {
 func TestItemRefusesWhatMakesNoSense(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	worker := session(t, url)
+	worker := pgtest.Connect(t, url)
 	for call, want := range map[string]string{
 		`item($1, 's1', 'song', 'done')`: "must be queued, in_progress, succeeded or failed",
 		`item($1, 's1', 'song', null)`:   "must be queued, in_progress, succeeded or failed",
@@ -66,16 +66,16 @@ func TestItemsAreReadInTheOrderInWhichTheyWereTold(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker := session(t, url)
+	worker := pgtest.Connect(t, url)
 	id := insert(t, worker)
-	exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'failed', 'Björk', 3, 4, 5)`, id)
-	exec(t, worker, say, id, "s2", "queued")
-	exec(t, worker, say, id, "s1", "in_progress")
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'failed', 'Björk', 3, 4, 5)`, id)
+	pgtest.Exec(t, worker, say, id, "s2", "queued")
+	pgtest.Exec(t, worker, say, id, "s1", "in_progress")
 	s := snapshot(t, url, id)
 	if got := ids(s.Items); !slices.Equal(got, []string{"s2 queued", "s1 in_progress"}) || !s.AllItems {
 		t.Errorf("items %v, all %v", got, s.AllItems)
 	}
-	exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'succeeded', 'Björk', 3, 4, 5)`, id)
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'succeeded', 'Björk', 3, 4, 5)`, id)
 	want := `{"itemId":"s1","itemKind":"song","status":"succeeded","label":"Björk","index":3,"count":4,"total":5}`
 	if got, _ := json.Marshal(snapshot(t, url, id).Items[1]); string(got) != want {
 		t.Errorf("item %s, want %s", got, want)
@@ -87,22 +87,22 @@ func TestALaterReadReturnsOnlyItemsThatAreNew(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker, slow := session(t, url), session(t, url)
+	worker, slow := pgtest.Connect(t, url), pgtest.Connect(t, url)
 	id := insert(t, worker)
-	exec(t, worker, say, id, "s1", "queued")
-	exec(t, slow, `begin`)
-	exec(t, slow, say, id, "slow", "queued")
-	exec(t, worker, say, id, "s2", "queued")
+	pgtest.Exec(t, worker, say, id, "s1", "queued")
+	pgtest.Exec(t, slow, `begin`)
+	pgtest.Exec(t, slow, say, id, "slow", "queued")
+	pgtest.Exec(t, worker, say, id, "s2", "queued")
 	first := read(t, url, job.Request{ID: id})
 	next := func(seen string) (got []string, all bool) {
 		s := read(t, url, job.Request{ID: id, Run: first.Jobs[0].Run, Seen: seen}).Jobs[0]
 		return ids(s.Items), s.AllItems
 	}
 	if got, all := next(first.Seen); len(got) != 0 || all {
-		t.Errorf("nothing was told since, and %v is new, all %v", got, all)
+		t.Errorf("nothing was sent since, and %v is new, all %v", got, all)
 	}
-	exec(t, worker, say, id, "s2", "succeeded")
-	exec(t, slow, `commit`)
+	pgtest.Exec(t, worker, say, id, "s2", "succeeded")
+	pgtest.Exec(t, slow, `commit`)
 	if got, all := next(first.Seen); !slices.Equal(got, []string{"slow queued", "s2 succeeded"}) || all {
 		t.Errorf("new are %v, all %v", got, all)
 	}
@@ -112,29 +112,29 @@ func TestOnlyItemsOfThePresentRunAreRead(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker := session(t, url)
+	worker := pgtest.Connect(t, url)
 	id := insert(t, worker)
-	exec(t, worker, say, id, "early", "queued") // before the job has started
-	exec(t, worker, `update job set status = 'running', started_at = '2026-01-01 10:00:00+00'`)
-	exec(t, worker, `set timezone = 'Asia/Tokyo'; set datestyle = 'German'`) // a run has one name in every session
-	exec(t, worker, say, id, "old", "succeeded")
+	pgtest.Exec(t, worker, say, id, "early", "queued") // before the job has started
+	pgtest.Exec(t, worker, `update job set status = 'running', started_at = '2026-01-01 10:00:00+00'`)
+	pgtest.Exec(t, worker, `set timezone = 'Asia/Tokyo'; set datestyle = 'German'`) // a run has one name in every session
+	pgtest.Exec(t, worker, say, id, "old", "succeeded")
 	first := read(t, url, job.Request{ID: id})
 	if got := ids(first.Jobs[0].Items); !slices.Equal(got, []string{"early queued", "old succeeded"}) {
 		t.Errorf("items %v", got)
 	}
-	exec(t, worker, `begin; update job set started_at = '2026-01-01 11:00:00+00'; select jobprogress.item('`+string(id)+`', 'new', 'song', 'queued'); commit`)
+	pgtest.Exec(t, worker, `begin; update job set started_at = '2026-01-01 11:00:00+00'; select jobprogress.item('`+string(id)+`', 'new', 'song', 'queued'); commit`)
 	s := read(t, url, job.Request{ID: id, Run: first.Jobs[0].Run, Seen: first.Seen}).Jobs[0]
 	if got := ids(s.Items); !slices.Equal(got, []string{"new queued"}) || !s.AllItems {
 		t.Errorf("items %v, all %v", got, s.AllItems)
 	}
-	exec(t, worker, `update job set started_at = null`)
-	exec(t, worker, say, id, "soon", "queued") // before the next run
-	exec(t, worker, `update job set started_at = '2026-01-01 12:00:00+00'`)
+	pgtest.Exec(t, worker, `update job set started_at = null`)
+	pgtest.Exec(t, worker, say, id, "soon", "queued") // before the next run
+	pgtest.Exec(t, worker, `update job set started_at = '2026-01-01 12:00:00+00'`)
 	for range 2 {
 		if got := ids(snapshot(t, url, id).Items); !slices.Equal(got, []string{"soon queued"}) {
 			t.Errorf("items %v", got)
 		}
-		exec(t, worker, `select jobprogress.sweep()`)
+		pgtest.Exec(t, worker, `select jobprogress.sweep()`)
 	}
 }
 
@@ -142,10 +142,10 @@ func TestAtMost256ItemsAreReadFinishedOnesForgottenFirst(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker := session(t, url)
+	worker := pgtest.Connect(t, url)
 	id := insert(t, worker)
-	exec(t, worker, `select jobprogress.item($1, 'open' || i, 'song', 'in_progress') from generate_series(1, 200) as i`, id)
-	exec(t, worker, `select jobprogress.item($1, 'done' || i, 'song', 'succeeded') from generate_series(1, 200) as i`, id)
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 'open' || i, 'song', 'in_progress') from generate_series(1, 200) as i`, id)
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 'done' || i, 'song', 'succeeded') from generate_series(1, 200) as i`, id)
 	check := func(when string) {
 		t.Helper()
 		items := ids(snapshot(t, url, id).Items)
@@ -154,8 +154,8 @@ func TestAtMost256ItemsAreReadFinishedOnesForgottenFirst(t *testing.T) {
 		}
 	}
 	check("before the sweep")
-	exec(t, worker, `select jobprogress.sweep()`)
-	if kept := query[int](t, worker, `select count(*) from jobprogress.item_log`); kept != 256 {
+	pgtest.Exec(t, worker, `select jobprogress.sweep()`)
+	if kept := pgtest.Query[int](t, worker, `select count(*) from jobprogress.item_log`); kept != 256 {
 		t.Errorf("%d rows are kept", kept)
 	}
 	check("after it")
@@ -166,12 +166,12 @@ func TestColumnsOfTheNamesOfParameters(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker := session(t, url)
-	exec(t, worker, `alter table job add job_id uuid, add job_ids uuid[], add run text, add status_of text`)
+	worker := pgtest.Connect(t, url)
+	pgtest.Exec(t, worker, `alter table job add job_id uuid, add job_ids uuid[], add run text, add status_of text`)
 	id := insert(t, worker)
-	exec(t, worker, `update job set status = 'running', started_at = now()`)
-	exec(t, worker, say, id, "s1", "queued")
-	if run := query[string](t, worker, `select coalesce(run, 'unknown') from jobprogress.item_log`); run == "unknown" {
+	pgtest.Exec(t, worker, `update job set status = 'running', started_at = now()`)
+	pgtest.Exec(t, worker, say, id, "s1", "queued")
+	if run := pgtest.Query[string](t, worker, `select coalesce(run, 'unknown') from jobprogress.item_log`); run == "unknown" {
 		t.Error("the run of the item is unknown")
 	}
 	if got := ids(snapshot(t, url, id).Items); !slices.Equal(got, []string{"s1 queued"}) {
@@ -183,10 +183,10 @@ func TestWriterNeverBreaksBecauseOfALongLabel(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker := session(t, url)
+	worker := pgtest.Connect(t, url)
 	id := insert(t, worker)
 	for name, text := range texts() {
-		exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued', label => $2)`, id, text)
+		pgtest.Exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued', label => $2)`, id, text)
 		if label := snapshot(t, url, id).Items[0].Label; !isCut(label, text, 200) {
 			t.Errorf("%s: label of %d characters", name, utf8.RuneCountInString(label))
 		}
@@ -209,8 +209,8 @@ func TestItemThatCannotBeKeptIsAWarning(t *testing.T) {
 			url := pgtest.New(t)
 			listen(t, url)
 			worker, warned := warnings(t, url)
-			exec(t, worker, c.before)
-			exec(t, worker, `select jobprogress.`+c.call, uuid.NewString())
+			pgtest.Exec(t, worker, c.before)
+			pgtest.Exec(t, worker, `select jobprogress.`+c.call, uuid.NewString())
 			if len(*warned) != 1 || !strings.Contains((*warned)[0], c.want) {
 				t.Errorf("warnings %q, want %q", *warned, c.want)
 			}
@@ -223,7 +223,7 @@ func TestWorkersDoNotWaitForOneAnother(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	first, second := session(t, url), session(t, url)
+	first, second := pgtest.Connect(t, url), pgtest.Connect(t, url)
 	id := insert(t, first)
 	tell := func(order string) string {
 		return `select jobprogress.item('` + string(id) + `', 's' || i, 'song', 'queued') from generate_series(1, 1000) as i order by i ` + order
@@ -233,13 +233,13 @@ func TestWorkersDoNotWaitForOneAnother(t *testing.T) {
 		if worker == 2 {
 			conn, order = second, "desc"
 		}
-		exec(t, conn, `set lock_timeout = '5s'; begin`)
-		exec(t, conn, tell(order))
+		pgtest.Exec(t, conn, `set lock_timeout = '5s'; begin`)
+		pgtest.Exec(t, conn, tell(order))
 	}
-	exec(t, second, tell("asc"))
-	exec(t, first, tell("desc"))
-	exec(t, first, `commit`)
-	exec(t, second, `commit`)
+	pgtest.Exec(t, second, tell("asc"))
+	pgtest.Exec(t, first, tell("desc"))
+	pgtest.Exec(t, first, `commit`)
+	pgtest.Exec(t, second, `commit`)
 	items := snapshot(t, url, id).Items
 	if len(items) != 256 || items[255].ItemID != "s1" {
 		t.Errorf("%d items, the newest %v", len(items), items[len(items)-1])
@@ -250,22 +250,22 @@ func TestManyItemsOfOneTransactionTakeNoSubtransactionIDs(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	worker := session(t, url)
+	worker := pgtest.Connect(t, url)
 	id := insert(t, worker)
-	exec(t, worker, `begin`)
-	exec(t, worker, `select jobprogress.item($1, 's' || i, 'song', 'queued') from generate_series(1, 10000) as i`, id)
+	pgtest.Exec(t, worker, `begin`)
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 's' || i, 'song', 'queued') from generate_series(1, 10000) as i`, id)
 	// Each would make ids of its own: the next transaction's is the one after ours.
-	xid := query[int64](t, worker, `select pg_current_xact_id()::text::bigint`)
-	exec(t, worker, `savepoint a; select pg_current_xact_id()`)
-	if query[int](t, worker, `select current_setting('server_version_num')::int`) >= 160000 {
-		count := query[int](t, session(t, url), `select s.subxact_count from pg_stat_get_backend_idset() as b, pg_stat_get_backend_subxact(b) as s
+	xid := pgtest.Query[int64](t, worker, `select pg_current_xact_id()::text::bigint`)
+	pgtest.Exec(t, worker, `savepoint a; select pg_current_xact_id()`)
+	if pgtest.Query[int](t, worker, `select current_setting('server_version_num')::int`) >= 160000 {
+		count := pgtest.Query[int](t, pgtest.Connect(t, url), `select s.subxact_count from pg_stat_get_backend_idset() as b, pg_stat_get_backend_subxact(b) as s
 			where pg_stat_get_backend_pid(b) = $1`, worker.PgConn().PID())
 		if count != 0 {
 			t.Errorf("%d subtransaction ids", count)
 		}
 	}
-	distinct := query[int](t, worker, `select count(distinct xmin::text) from jobprogress.item_log`)
-	if own := query[int64](t, worker, `select min(xid::text::bigint) from jobprogress.item_log`); distinct != 1 || own != xid {
+	distinct := pgtest.Query[int](t, worker, `select count(distinct xmin::text) from jobprogress.item_log`)
+	if own := pgtest.Query[int64](t, worker, `select min(xid::text::bigint) from jobprogress.item_log`); distinct != 1 || own != xid {
 		t.Errorf("rows of %d (sub)transactions, the first %d, the transaction is %d", distinct, own, xid)
 	}
 }
@@ -275,17 +275,17 @@ func TestItemInASerializableTransaction(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
 	listen(t, url)
-	first, second := session(t, url), session(t, url)
+	first, second := pgtest.Connect(t, url), pgtest.Connect(t, url)
 	id := insert(t, first)
-	exec(t, first, `update job set started_at = now()`)
-	exec(t, first, `begin isolation level serializable`)
-	exec(t, second, `begin isolation level serializable`)
-	exec(t, first, say, id, "s1", "queued")
-	exec(t, second, say, id, "s2", "queued")
-	exec(t, first, `update job set status = 'running'`)
-	exec(t, first, `commit`)
-	exec(t, second, `insert into account (id, name) values (gen_random_uuid(), 'x')`)
-	exec(t, second, `commit`)
+	pgtest.Exec(t, first, `update job set started_at = now()`)
+	pgtest.Exec(t, first, `begin isolation level serializable`)
+	pgtest.Exec(t, second, `begin isolation level serializable`)
+	pgtest.Exec(t, first, say, id, "s1", "queued")
+	pgtest.Exec(t, second, say, id, "s2", "queued")
+	pgtest.Exec(t, first, `update job set status = 'running'`)
+	pgtest.Exec(t, first, `commit`)
+	pgtest.Exec(t, second, `insert into account (id, name) values (gen_random_uuid(), 'x')`)
+	pgtest.Exec(t, second, `commit`)
 	if got := ids(snapshot(t, url, id).Items); !slices.Equal(got, []string{"s1 queued", "s2 queued"}) {
 		t.Errorf("items %v", got)
 	}
@@ -298,16 +298,16 @@ func TestItemsInDatabasesOfAnyEncoding(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.NewEncoded(t, encoding)
-			listener, worker := listen(t, url), session(t, url)
+			listener, worker := listen(t, url), pgtest.Connect(t, url)
 			label := "Björk"
 			if encoding == "EUC_JP" {
 				label = "坂本龍一"
 			}
-			exec(t, worker, `set client_encoding = 'UTF8'`)
+			pgtest.Exec(t, worker, `set client_encoding = 'UTF8'`)
 			id := insert(t, worker)
-			exec(t, worker, `update job set error = $1`, label)
-			exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued', label => $2)`, id, label)
-			hears(t, listener, id, id, id)
+			pgtest.Exec(t, worker, `update job set error = $1`, label)
+			pgtest.Exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued', label => $2)`, id, label)
+			receives(t, listener, id, id, id)
 			s := snapshot(t, url, id)
 			if s.State.Error != label || len(s.Items) != 1 || s.Items[0].Label != label {
 				t.Errorf("error %q, items %+v", s.State.Error, s.Items)
@@ -320,9 +320,9 @@ func TestItemsInDatabasesOfAnyEncoding(t *testing.T) {
 func TestRoleSettingsDoNotMatter(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
+	admin := pgtest.Connect(t, url)
 	id := insert(t, admin)
-	exec(t, admin, `update job set error = 'Björk', started_at = '2026-02-01 10:00:00+00'`)
+	pgtest.Exec(t, admin, `update job set error = 'Björk', started_at = '2026-02-01 10:00:00+00'`)
 	want := snapshot(t, url, id)
 	for name, value := range map[string]string{
 		"datestyle": "German", "client_encoding": "latin1", "bytea_output": "escape", "timezone": "Asia/Tokyo", "extra_float_digits": "-15",
@@ -331,7 +331,7 @@ func TestRoleSettingsDoNotMatter(t *testing.T) {
 	} {
 		who := role(t, admin, "service")
 		install(t, url, store.Installation{ServiceRole: who})
-		exec(t, admin, fmt.Sprintf(`alter role %s set %s = '%s'`, quoted(who), name, value))
+		pgtest.Exec(t, admin, fmt.Sprintf(`alter role %s set %s = '%s'`, quoted(who), name, value))
 		if got := snapshot(t, pgtest.WithRole(url, who), id); got.State != want.State || !got.StartedAt.Equal(*want.StartedAt) || got.Run != want.Run {
 			t.Errorf("with %s = %s it reads %+v, want %+v", name, value, got, want)
 		}

@@ -34,12 +34,12 @@ func with(mapping map[string]string, changes ...string) map[string]string {
 func TestInstallingAgainKeepsTheMapping(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, fmt.Sprintf(createTask, "bigint"))
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, fmt.Sprintf(createTask, "bigint"))
 	install(t, url, store.Installation{Table: "task", Move: true, Mapping: taskMapping})
-	before := query[string](t, admin, `select jobprogress.attachment()::text`)
+	before := pgtest.Query[string](t, admin, `select jobprogress.attachment()::text`)
 	install(t, url, store.Installation{})
-	if after := query[string](t, admin, `select jobprogress.attachment()::text`); after != before {
+	if after := pgtest.Query[string](t, admin, `select jobprogress.attachment()::text`); after != before {
 		t.Errorf("attached was\n%s\nand is\n%s", before, after)
 	}
 	install(t, url, store.Installation{Mapping: map[string]string{"deleted": "completed"}})
@@ -73,14 +73,14 @@ func TestIDTypes(t *testing.T) {
 		t.Run(tt.sqlType, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)
-			admin, server, listener := session(t, url), session(t, url), session(t, url)
-			exec(t, admin, `create domain serial_number as bigint; create domain special_number as serial_number`)
-			exec(t, admin, fmt.Sprintf(createTask, tt.sqlType))
+			admin, server, listener := pgtest.Connect(t, url), pgtest.Connect(t, url), pgtest.Connect(t, url)
+			pgtest.Exec(t, admin, `create domain serial_number as bigint; create domain special_number as serial_number`)
+			pgtest.Exec(t, admin, fmt.Sprintf(createTask, tt.sqlType))
 			install(t, url, store.Installation{Table: "task", Move: true, Mapping: taskMapping})
 			if attached, err := store.Attached(t.Context(), url); attached.IDType != tt.idType || err != nil {
 				t.Fatalf("ids are of type %s, %v", attached.IDType, err)
 			}
-			exec(t, listener, `listen jobprogress`)
+			pgtest.Exec(t, listener, `listen jobprogress`)
 			for _, text := range tt.ids {
 				id, err := tt.idType.Parse(text)
 				if err != nil {
@@ -91,25 +91,25 @@ func TestIDTypes(t *testing.T) {
 				if got, _, err := store.TryLocks(t.Context(), server, locks); got != locks || err != nil {
 					t.Fatalf("locks %+v, %v", got, err)
 				}
-				exec(t, admin, `insert into task values ($1::text::`+tt.sqlType+`, 'ada', 'queued', '{"total": 3}')`, text)
-				exec(t, admin, `update task set state = 'active'`)
-				exec(t, admin, `select jobprogress.item($1::text::`+tt.sqlType+`, 's1', 'song', 'queued')`, text)
-				hears(t, listener, id, id, id)
+				pgtest.Exec(t, admin, `insert into task values ($1::text::`+tt.sqlType+`, 'ada', 'queued', '{"total": 3}')`, text)
+				pgtest.Exec(t, admin, `update task set state = 'active'`)
+				pgtest.Exec(t, admin, `select jobprogress.item($1::text::`+tt.sqlType+`, 's1', 'song', 'queued')`, text)
+				receives(t, listener, id, id, id)
 				if s := snapshot(t, url, id); s.State.Status != job.Running || s.State.Progress.Total != 3 || len(s.Items) != 1 || s.State.Account != "ada" {
 					t.Errorf("%s is read as %+v", text, s)
 				}
-				exec(t, admin, `select jobprogress.sweep()`)
-				if query[int](t, admin, `select count(*) from jobprogress.item_log`) != 1 {
+				pgtest.Exec(t, admin, `select jobprogress.sweep()`)
+				if pgtest.Query[int](t, admin, `select count(*) from jobprogress.item_log`) != 1 {
 					t.Errorf("the item of %s is swept away", text)
 				}
-				exec(t, admin, `delete from task`)
-				hears(t, listener, id)
-				exec(t, admin, `select jobprogress.sweep()`)
+				pgtest.Exec(t, admin, `delete from task`)
+				receives(t, listener, id)
+				pgtest.Exec(t, admin, `select jobprogress.sweep()`)
 				if err := store.Unlock(t.Context(), server, locks); err != nil {
 					t.Fatal(err)
 				}
 			}
-			exec(t, admin, `select jobprogress.sweep()`)
+			pgtest.Exec(t, admin, `select jobprogress.sweep()`)
 		})
 	}
 }
@@ -118,13 +118,13 @@ func TestIDTypes(t *testing.T) {
 func TestLongIDsArePassedOver(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, fmt.Sprintf(createTask, "text"))
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, fmt.Sprintf(createTask, "text"))
 	install(t, url, store.Installation{Table: "task", Move: true, Mapping: taskMapping})
 	listener := listen(t, url)
-	exec(t, admin, `insert into task values (repeat('x', 2000), 'ada', 'queued'), ('', 'ada', 'queued')`)
-	exec(t, admin, `select jobprogress.item("taskId", 's1', 'song', 'queued') from task`)
-	hears(t, listener, "", "") // the row, the item
+	pgtest.Exec(t, admin, `insert into task values (repeat('x', 2000), 'ada', 'queued'), ('', 'ada', 'queued')`)
+	pgtest.Exec(t, admin, `select jobprogress.item("taskId", 's1', 'song', 'queued') from task`)
+	receives(t, listener, "", "") // the row, the item
 	silent(t, listener, admin)
 }
 
@@ -152,11 +152,11 @@ func TestProgressIsReadHoweverItIsWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)
-			admin := session(t, url)
-			exec(t, admin, `alter table job alter progress drop default, alter progress type `+tt.sqlType+` using null`)
+			admin := pgtest.Connect(t, url)
+			pgtest.Exec(t, admin, `alter table job alter progress drop default, alter progress type `+tt.sqlType+` using null`)
 			install(t, url, store.Installation{})
 			id := insert(t, admin)
-			exec(t, admin, `update job set progress = $1::text::`+tt.sqlType, tt.value)
+			pgtest.Exec(t, admin, `update job set progress = $1::text::`+tt.sqlType, tt.value)
 			if s := snapshot(t, url, id); s.State.Progress != tt.want {
 				t.Errorf("read as %+v", s.State.Progress)
 			}
@@ -189,22 +189,22 @@ func TestMigrationsWithUsAttached(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)
-			admin := session(t, url)
+			admin := pgtest.Connect(t, url)
 			id := insert(t, admin)
 			listener := listen(t, url)
-			exec(t, admin, tt.migration)
-			exec(t, admin, `notify jobprogress, 'migrated'`)
+			pgtest.Exec(t, admin, tt.migration)
+			pgtest.Exec(t, admin, `notify jobprogress, 'migrated'`)
 			for n, err := listener.WaitForNotification(t.Context()); n == nil || n.Payload != "migrated"; n, err = listener.WaitForNotification(t.Context()) {
 				if err != nil {
 					t.Fatal(err)
 				}
 			}
-			exec(t, admin, write)
+			pgtest.Exec(t, admin, write)
 			if tt.notified {
-				hears(t, listener, id)
+				receives(t, listener, id)
 			}
-			exec(t, admin, say, id, "s1", "queued") // warns, at most
-			if query[int](t, admin, `select count(*) from jobprogress.item_log`) != 1 {
+			pgtest.Exec(t, admin, say, id, "s1", "queued") // warns, at most
+			if pgtest.Query[int](t, admin, `select count(*) from jobprogress.item_log`) != 1 {
 				t.Error("the item is not kept")
 			}
 			_, err := admin.Exec(t.Context(), `select from jobprogress.snapshot(array[$1])`, string(id))
@@ -220,13 +220,13 @@ func TestMigrationsWithUsAttached(t *testing.T) {
 func TestRetypeTheID(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
+	admin := pgtest.Connect(t, url)
 	insert(t, admin)
-	exec(t, admin, `begin; drop trigger jobprogress on job; drop trigger jobprogress_insert on job; alter table job alter id type text; commit`)
+	pgtest.Exec(t, admin, `begin; drop trigger jobprogress on job; drop trigger jobprogress_insert on job; alter table job alter id type text; commit`)
 	install(t, url, store.Installation{})
 	listener := listen(t, url)
-	exec(t, admin, `update job set id = 'x'`)
-	exec(t, admin, `select jobprogress.item('x', 's1', 'song', 'queued')`)
+	pgtest.Exec(t, admin, `update job set id = 'x'`)
+	pgtest.Exec(t, admin, `select jobprogress.item('x', 's1', 'song', 'queued')`)
 	silentBut(t, listener, admin, "x")
 	if s := snapshot(t, url, "x"); !s.Found || len(s.Items) != 1 {
 		t.Errorf("read as %+v", s)
@@ -236,7 +236,7 @@ func TestRetypeTheID(t *testing.T) {
 // silentBut checks that a job, and perhaps others, were notified.
 func silentBut(t *testing.T, listener *pgx.Conn, other *pgx.Conn, id job.ID) {
 	t.Helper()
-	exec(t, other, `notify jobprogress, 'marker'`)
+	pgtest.Exec(t, other, `notify jobprogress, 'marker'`)
 	found := false
 	for {
 		n, err := listener.WaitForNotification(t.Context())
@@ -258,21 +258,21 @@ func silentBut(t *testing.T, listener *pgx.Conn, other *pgx.Conn, id job.ID) {
 func TestPartitionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `create table task (like job including defaults) partition by range (created_at); alter table task add primary key (id, created_at);
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `create table task (like job including defaults) partition by range (created_at); alter table task add primary key (id, created_at);
 		create table now partition of task default`)
 	install(t, url, store.Installation{Table: "task", Move: true})
 	listener := listen(t, url)
-	exec(t, admin, `create table old partition of task for values from ('2000-01-01') to ('2001-01-01')`)
-	exec(t, admin, `insert into task (id, account_id, type, created_at) values ('00000000-0000-4000-8000-000000000107', $1, 'matching', '2000-05-05')`, ada)
-	hears(t, listener, "00000000-0000-4000-8000-000000000107")
-	exec(t, admin, `alter table task detach partition old`)
-	exec(t, admin, `update old set status = 'running'`) // it is nobody's job now
+	pgtest.Exec(t, admin, `create table old partition of task for values from ('2000-01-01') to ('2001-01-01')`)
+	pgtest.Exec(t, admin, `insert into task (id, account_id, type, created_at) values ('00000000-0000-4000-8000-000000000107', $1, 'matching', '2000-05-05')`, ada)
+	receives(t, listener, "00000000-0000-4000-8000-000000000107")
+	pgtest.Exec(t, admin, `alter table task detach partition old`)
+	pgtest.Exec(t, admin, `update old set status = 'running'`) // it is nobody's job now
 	silent(t, listener, admin)
-	exec(t, admin, `alter table task attach partition old for values from ('2000-01-01') to ('2001-01-01')`)
-	exec(t, admin, `update task set status = 'completed'`)
-	hears(t, listener, "00000000-0000-4000-8000-000000000107")
-	exec(t, admin, `drop table old`)
+	pgtest.Exec(t, admin, `alter table task attach partition old for values from ('2000-01-01') to ('2001-01-01')`)
+	pgtest.Exec(t, admin, `update task set status = 'completed'`)
+	receives(t, listener, "00000000-0000-4000-8000-000000000107")
+	pgtest.Exec(t, admin, `drop table old`)
 	if s := snapshot(t, url, "00000000-0000-4000-8000-000000000107"); s.Found {
 		t.Errorf("read as %+v", s)
 	}
@@ -285,16 +285,16 @@ func TestOddNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)
-			admin := session(t, url)
+			admin := pgtest.Connect(t, url)
 			quotedName := pgx.Identifier{name}.Sanitize()
-			exec(t, admin, `create table `+quotedName+` (like job including all); alter table `+quotedName+` rename id to `+quotedName)
+			pgtest.Exec(t, admin, `create table `+quotedName+` (like job including all); alter table `+quotedName+` rename id to `+quotedName)
 			for range 2 {
 				install(t, url, store.Installation{Table: quotedName, Move: true, Mapping: map[string]string{"id": name}})
 			}
 			listener := listen(t, url)
-			exec(t, admin, `insert into `+quotedName+` (`+quotedName+`, account_id, type) values ('00000000-0000-4000-8000-00000000000a', $1, 'matching')`, ada)
-			hears(t, listener, "00000000-0000-4000-8000-00000000000a")
-			exec(t, admin, `select jobprogress.item('00000000-0000-4000-8000-00000000000a', 's1', 'song', 'queued')`)
+			pgtest.Exec(t, admin, `insert into `+quotedName+` (`+quotedName+`, account_id, type) values ('00000000-0000-4000-8000-00000000000a', $1, 'matching')`, ada)
+			receives(t, listener, "00000000-0000-4000-8000-00000000000a")
+			pgtest.Exec(t, admin, `select jobprogress.item('00000000-0000-4000-8000-00000000000a', 's1', 'song', 'queued')`)
 			if s := snapshot(t, url, "00000000-0000-4000-8000-00000000000a"); !s.Found || len(s.Items) != 1 {
 				t.Errorf("read as %+v", s)
 			}
@@ -313,14 +313,14 @@ func TestRunsAreTheSameInEachTimeZone(t *testing.T) {
 	t.Parallel()
 	for _, sqlType := range []string{"timestamp", "timestamptz", "date"} {
 		url := pgtest.New(t)
-		admin := session(t, url)
-		exec(t, admin, `alter table job alter started_at type `+sqlType)
+		admin := pgtest.Connect(t, url)
+		pgtest.Exec(t, admin, `alter table job alter started_at type `+sqlType)
 		install(t, url, store.Installation{})
 		listen(t, url)
 		id := insert(t, admin)
-		exec(t, admin, `update job set started_at = '2026-03-04 05:06:07'`)
-		exec(t, admin, `set timezone = 'Asia/Tokyo'; set datestyle = 'German'`)
-		exec(t, admin, say, id, "s1", "queued")
+		pgtest.Exec(t, admin, `update job set started_at = '2026-03-04 05:06:07'`)
+		pgtest.Exec(t, admin, `set timezone = 'Asia/Tokyo'; set datestyle = 'German'`)
+		pgtest.Exec(t, admin, say, id, "s1", "queued")
 		if s := snapshot(t, url, id); len(s.Items) != 1 {
 			t.Errorf("%s: read as %+v", sqlType, s)
 		}
@@ -331,24 +331,24 @@ func TestRunsAreTheSameInEachTimeZone(t *testing.T) {
 func TestSuperuserRunsNothingOfOthers(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
+	admin := pgtest.Connect(t, url)
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	mallory := role(t, admin, "mallory")
-	exec(t, admin, `grant create on schema public to `+quoted(mallory)+`; alter table job owner to `+quoted(mallory)+`;
+	pgtest.Exec(t, admin, `grant create on schema public to `+quoted(mallory)+`; alter table job owner to `+quoted(mallory)+`;
 		create table public.who (name text); grant all on who to public;
 		create function caught() returns void language plpgsql as 'begin reset role; insert into public.who select current_user; exception when others then insert into public.who select current_user; end';
 		create function public.quote_ident(name) returns text language plpgsql as 'begin perform caught(); return pg_catalog.quote_ident($1::text); end'`)
-	conn := session(t, pgtest.WithRole(url, mallory))
-	exec(t, conn, `create type mood as enum ('pending', 'running'); alter table job alter status drop default, alter status type mood using 'pending', alter status set default 'pending';
+	conn := pgtest.Connect(t, pgtest.WithRole(url, mallory))
+	pgtest.Exec(t, conn, `create type mood as enum ('pending', 'running'); alter table job alter status drop default, alter status type mood using 'pending', alter status set default 'pending';
 		create function mood_text(mood) returns text language plpgsql as 'begin perform public.caught(); return ''pending''; end';
 		create cast (mood as text) with function mood_text(mood)`)
 	insert(t, admin)
 	install(t, url, store.Installation{Table: "job", ServiceRole: mallory})
-	exec(t, conn, `create or replace function jobprogress.attachment() returns jsonb language plpgsql as 'begin perform public.caught(); return ''{}''; end'`)
+	pgtest.Exec(t, conn, `create or replace function jobprogress.attachment() returns jsonb language plpgsql as 'begin perform public.caught(); return ''{}''; end'`)
 	install(t, url, store.Installation{Table: "job"})
-	if caught := query[*string](t, admin, `select string_agg(distinct name, ', ') from who where name <> $1`, mallory); caught != nil {
+	if caught := pgtest.Query[*string](t, admin, `select string_agg(distinct name, ', ') from who where name <> $1`, mallory); caught != nil {
 		t.Errorf("ran as %s", *caught)
 	}
 }

@@ -18,11 +18,13 @@ func TestInstallRefusesWithASentence(t *testing.T) {
 		mapping map[string]string
 		want    []string
 	}{
-		"no such table":         {table: "nowhere", want: []string{"table nowhere does not exist", "--table"}},
-		"no name of a table":    {table: "app.job; drop", want: []string{"app.job; drop is not the name of a table", `app."Odd jobs"`}},
-		"half a quote":          {table: `it's "odd`, want: []string{`it's "odd is not the name of a table`}},
-		"no such preset":        {preset: "sidekiq", want: []string{`no preset "sidekiq"`, "good_job, graphile-worker"}},
-		"missing columns":       {setup: `create table task (id uuid primary key, "userId" int, status text, "createdAt" timestamp)`, want: []string{"has no column account_id, completed_at, created_at", `--owner 'job."userId"'`, `--created-at 'job."createdAt"'`, "--error 'null'"}},
+		"no such table":      {table: "nowhere", want: []string{"table nowhere does not exist", "--table"}},
+		"no name of a table": {table: "app.job; drop", want: []string{"app.job; drop is not the name of a table", `app."Odd jobs"`}},
+		"half a quote":       {table: `it's "odd`, want: []string{`it's "odd is not the name of a table`}},
+		"no such preset":     {preset: "sidekiq", want: []string{`no preset "sidekiq"`, "good_job, graphile-worker"}},
+		"missing columns":    {setup: `create table task (id uuid primary key, "userId" int, status text, "createdAt" timestamp)`, want: []string{"has no column account_id, completed_at, created_at", `--owner 'job."userId"'`, `--created-at 'job."createdAt"'`, "--progress 'null'", "--error 'null'"}},
+		"columns of other names": {setup: `create table task (id uuid primary key, customer text, state text, pct int, err text, began timestamptz, ended timestamptz)`, want: []string{
+			"--owner 'job.customer'", "--status 'job.state'", `--progress "jsonb_build_object('total', 100, 'done', job.pct)" --error 'job.err'`, "--started-at 'job.began' --completed-at 'job.ended'"}},
 		"no such id column":     {setup: fmt.Sprintf(createTask, "uuid"), mapping: with(taskMapping, "id", "job_id"), want: []string{"has no column job_id", "--id"}},
 		"a view":                {setup: `create view task as select * from job`, want: []string{"task is a view"}},
 		"a materialized view":   {setup: `create materialized view task as select * from job`, want: []string{"is a materialized view"}},
@@ -59,7 +61,7 @@ func TestInstallRefusesWithASentence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)
-			exec(t, session(t, url), tt.setup)
+			pgtest.Exec(t, pgtest.Connect(t, url), tt.setup)
 			table := tt.table
 			if table == "" && tt.preset == "" {
 				table = "task"
@@ -88,11 +90,11 @@ func TestInstallRefusesARoleThatIsNotThere(t *testing.T) {
 func TestInstallRefusesAVirtualID(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	if query[int](t, admin, `select current_setting('server_version_num')::int`) < 180000 {
+	admin := pgtest.Connect(t, url)
+	if pgtest.Query[int](t, admin, `select current_setting('server_version_num')::int`) < 180000 {
 		return // there are none
 	}
-	exec(t, admin, `create table task (like job); alter table task drop id; alter table task add id bigint generated always as (7) virtual`)
+	pgtest.Exec(t, admin, `create table task (like job); alter table task drop id; alter table task add id bigint generated always as (7) virtual`)
 	err := store.Install(t.Context(), url, store.Installation{Table: "task", Move: true})
 	if err == nil || !strings.Contains(err.Error(), "virtual generated column") {
 		t.Errorf("error %v", err)
@@ -102,11 +104,11 @@ func TestInstallRefusesAVirtualID(t *testing.T) {
 func TestInstallRefusesAnUnloggedPartitionedTable(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	if query[int](t, admin, `select current_setting('server_version_num')::int`) >= 180000 {
+	admin := pgtest.Connect(t, url)
+	if pgtest.Query[int](t, admin, `select current_setting('server_version_num')::int`) >= 180000 {
 		return // PostgreSQL refuses to make one
 	}
-	exec(t, admin, `create unlogged table task (like job) partition by hash (id)`)
+	pgtest.Exec(t, admin, `create unlogged table task (like job) partition by hash (id)`)
 	err := store.Install(t.Context(), url, store.Installation{Table: "task", Move: true})
 	if err == nil || !strings.Contains(err.Error(), "partitioned and unlogged") {
 		t.Errorf("error %v", err)
@@ -117,7 +119,7 @@ func TestInstallRefusesAnUnloggedPartitionedTable(t *testing.T) {
 func TestIDThatIsUniqueOnlyTogetherWithAnother(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	exec(t, session(t, url), `create table task (like job including defaults) partition by list (type); create table part partition of task default;
+	pgtest.Exec(t, pgtest.Connect(t, url), `create table task (like job including defaults) partition by list (type); create table part partition of task default;
 		alter table task add primary key (id, type)`)
 	var warned []string
 	install(t, url, store.Installation{Table: "task", Move: true, Warn: func(text string) { warned = append(warned, text) }})
@@ -129,14 +131,14 @@ func TestIDThatIsUniqueOnlyTogetherWithAnother(t *testing.T) {
 func TestInstallWarnsOfStatusesThatAreNoEnd(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	exec(t, session(t, url), fmt.Sprintf(createTask, "bigint")+`; insert into task values (1, 'ada', 'cancelled'), (2, 'ada', 'done')`)
+	pgtest.Exec(t, pgtest.Connect(t, url), fmt.Sprintf(createTask, "bigint")+`; insert into task values (1, 'ada', 'cancelled'), (2, 'ada', 'done')`)
 	var warned []string
 	i := store.Installation{Table: "task", Move: true, Mapping: taskMapping, Warn: func(text string) { warned = append(warned, text) }}
 	install(t, url, i)
 	if len(warned) != 2 || !strings.Contains(warned[0], "status cancelled is shown as it is") {
 		t.Errorf("warned of %q", warned)
 	}
-	exec(t, session(t, url), `alter type job_status add value 'aborted'`)
+	pgtest.Exec(t, pgtest.Connect(t, url), `alter type job_status add value 'aborted'`)
 	warned = nil
 	install(t, url, store.Installation{Preset: "job", Move: true, Warn: i.Warn})
 	if len(warned) != 1 || !strings.Contains(warned[0], "status aborted") {
@@ -147,12 +149,12 @@ func TestInstallWarnsOfStatusesThatAreNoEnd(t *testing.T) {
 func TestNothingMovesWithoutBeingAsked(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `create table task (like job including all)`)
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `create table task (like job including all)`)
 	err := store.Install(t.Context(), url, store.Installation{Table: "task"})
 	if err == nil || !strings.Contains(err.Error(), "attached is public.job, and would move from there to public.task") || !strings.Contains(err.Error(), "--move") {
 		t.Errorf("error %v", err)
 	}
-	exec(t, admin, `drop table job`) // then there is nothing to move away from
+	pgtest.Exec(t, admin, `drop table job`) // then there is nothing to move away from
 	install(t, url, store.Installation{Table: "task"})
 }

@@ -14,12 +14,12 @@ import (
 func TestWriterNeverBreaksBecauseOfALongError(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	hears(t, listener, id)
+	receives(t, listener, id)
 	for name, text := range texts() {
-		exec(t, writer, `update job set error = $2 where id = $1`, id, text)
-		hears(t, listener, id)
+		pgtest.Exec(t, writer, `update job set error = $2 where id = $1`, id, text)
+		receives(t, listener, id)
 		if read := snapshot(t, url, id).State.Error; !isCut(read, text, 1000) {
 			t.Errorf("%s: an error of %d characters is read", name, utf8.RuneCountInString(read))
 		}
@@ -29,9 +29,9 @@ func TestWriterNeverBreaksBecauseOfALongError(t *testing.T) {
 func TestOddProgressIsReadAsFarAsItCanBe(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	hears(t, listener, id)
+	receives(t, listener, id)
 	big := strings.Repeat("9", 100_000)
 	for column, want := range map[string]job.Progress{
 		`null`: {}, `[]`: {}, `"x"`: {}, `1`: {}, `[{"done": 1}]`: {},
@@ -43,13 +43,13 @@ func TestOddProgressIsReadAsFarAsItCanBe(t *testing.T) {
 		`{"done": "` + big + `", "total": 7, "failed": 1}`:  {Total: 7, Failed: 1},
 		`{"other": "` + big + `", "total": 8, "done": 8.0}`: {Total: 8, Done: 8},
 	} {
-		exec(t, writer, `update job set progress = $2 where id = $1`, id, column)
-		hears(t, listener, id)
+		pgtest.Exec(t, writer, `update job set progress = $2 where id = $1`, id, column)
+		receives(t, listener, id)
 		if got := snapshot(t, url, id).State.Progress; got != want {
 			t.Errorf("%.60s is read as %+v, want %+v", column, got, want)
 		}
 	}
-	exec(t, writer, `update job set progress = null where id = $1`, id)
+	pgtest.Exec(t, writer, `update job set progress = null where id = $1`, id)
 	if got := snapshot(t, url, id).State.Progress; got != (job.Progress{}) {
 		t.Errorf("no progress is read as %+v", got)
 	}
@@ -59,17 +59,17 @@ func TestOddProgressIsReadAsFarAsItCanBe(t *testing.T) {
 func TestMegabytesInARow(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	exec(t, writer, `update job set progress = jsonb_build_object('total', 3, 'done', repeat('x', 10000000)),
+	pgtest.Exec(t, writer, `update job set progress = jsonb_build_object('total', 3, 'done', repeat('x', 10000000)),
 		error = (select string_agg(md5(i::text), '') from generate_series(1, 320000) as i)`)
-	hears(t, listener, id, id)
+	receives(t, listener, id, id)
 	s := snapshot(t, url, id)
 	if s.State.Progress != (job.Progress{Total: 3}) || len(s.State.Error) != 1000 || !strings.HasPrefix(s.State.Error, "c4ca4238a0b923820dcc509a6f75849b") {
 		t.Errorf("progress %+v, error of %d characters", s.State.Progress, len(s.State.Error))
 	}
-	exec(t, writer, `update job set status = 'running'`)
-	hears(t, listener, id)
+	pgtest.Exec(t, writer, `update job set status = 'running'`)
+	receives(t, listener, id)
 	var plan string
 	rows, err := writer.Query(t.Context(), `explain (analyze, buffers, costs off, timing off, summary off) update job set updated_at = now()`)
 	if err != nil {
@@ -101,14 +101,14 @@ func TestMegabytesInARow(t *testing.T) {
 func TestNullAndEmptyColumns(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `alter table job alter status drop default, alter status drop not null, alter status type text, alter account_id drop not null, alter type drop not null`)
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `alter table job alter status drop default, alter status drop not null, alter status type text, alter account_id drop not null, alter type drop not null`)
 	listener := listen(t, url)
 	id := insert(t, admin)
-	hears(t, listener, id)
+	receives(t, listener, id)
 	for _, set := range []string{`status = null`, `status = ''`, `status = null, type = null, account_id = null, progress = null`} {
-		exec(t, admin, `update job set `+set)
-		hears(t, listener, id)
+		pgtest.Exec(t, admin, `update job set `+set)
+		receives(t, listener, id)
 		if s := snapshot(t, url, id); !s.Found || s.State.Status != "" {
 			t.Errorf("%s is read as %+v", set, s)
 		}
@@ -118,9 +118,9 @@ func TestNullAndEmptyColumns(t *testing.T) {
 func TestOddMoments(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	writer := session(t, url)
+	writer := pgtest.Connect(t, url)
 	id := insert(t, writer)
-	exec(t, writer, `update job set started_at = '-infinity', completed_at = 'infinity', updated_at = '99999-01-01'`)
+	pgtest.Exec(t, writer, `update job set started_at = '-infinity', completed_at = 'infinity', updated_at = '99999-01-01'`)
 	if s := snapshot(t, url, id); !s.Found || s.CompletedAt != nil || s.StartedAt != nil || s.UpdatedAt != nil || s.CreatedAt == nil {
 		t.Errorf("snapshot %+v", s)
 	}
@@ -133,18 +133,18 @@ func TestOddMoments(t *testing.T) {
 func TestVirtualGeneratedColumns(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
+	admin := pgtest.Connect(t, url)
 	kind := "stored" // the only one before PostgreSQL 18
-	if query[int](t, admin, `select current_setting('server_version_num')::int`) >= 180000 {
+	if pgtest.Query[int](t, admin, `select current_setting('server_version_num')::int`) >= 180000 {
 		kind = "virtual"
 	}
-	exec(t, admin, `alter table job add state int not null default 0;
+	pgtest.Exec(t, admin, `alter table job add state int not null default 0;
 		alter table job drop status;
 		alter table job add status text generated always as (case state when 0 then 'pending' when 1 then 'running' else 'completed' end) `+kind)
 	listener := listen(t, url)
 	id := insert(t, admin)
-	exec(t, admin, `update job set state = 1`)
-	hears(t, listener, id, id)
+	pgtest.Exec(t, admin, `update job set state = 1`)
+	receives(t, listener, id, id)
 	if s := snapshot(t, url, id); s.State.Status != job.Running {
 		t.Errorf("read as %+v", s.State)
 	}

@@ -21,44 +21,17 @@ const ada = "00000000-0000-4000-8000-00000000000a"
 // deadline is for what should take milliseconds.
 const deadline = 20 * time.Second
 
-// session is a connection for as long as the test runs.
-func session(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
 // listen listens, and has everything notified and all items kept, as a server does whose viewers watch all jobs.
 func listen(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
-	conn := session(t, url)
-	exec(t, conn, `listen jobprogress`)
-	exec(t, conn, `select pg_advisory_lock_shared($1, key) from generate_series(0, 256) as key`, store.LockClass)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `listen jobprogress`)
+	pgtest.Exec(t, conn, `select pg_advisory_lock_shared($1, key) from generate_series(0, 256) as key`, store.LockClass)
 	return conn
 }
 
-func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
-	t.Helper()
-	if _, err := conn.Exec(t.Context(), text, args...); err != nil {
-		t.Fatalf("%.500s: %v", text, err)
-	}
-}
-
-// query is the one value that a statement returns.
-func query[T any](t *testing.T, conn *pgx.Conn, text string, args ...any) (value T) {
-	t.Helper()
-	if err := conn.QueryRow(t.Context(), text, args...).Scan(&value); err != nil {
-		t.Fatalf("%.500s: %v", text, err)
-	}
-	return value
-}
-
-// hears checks that the next notifications name these jobs.
-func hears(t *testing.T, listener *pgx.Conn, ids ...job.ID) {
+// receives checks that the next notifications name these jobs.
+func receives(t *testing.T, listener *pgx.Conn, ids ...job.ID) {
 	t.Helper()
 	for _, id := range ids {
 		ctx, cancel := context.WithTimeout(t.Context(), deadline)
@@ -76,14 +49,14 @@ func hears(t *testing.T, listener *pgx.Conn, ids ...job.ID) {
 // silent checks that nothing was notified so far: what is notified now comes next.
 func silent(t *testing.T, listener, other *pgx.Conn) {
 	t.Helper()
-	exec(t, other, `notify jobprogress, 'marker'`)
-	hears(t, listener, "marker")
+	pgtest.Exec(t, other, `notify jobprogress, 'marker'`)
+	receives(t, listener, "marker")
 }
 
 func insert(t *testing.T, conn *pgx.Conn) job.ID {
 	t.Helper()
 	id := uuid.NewString()
-	exec(t, conn, `insert into job (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
+	pgtest.Exec(t, conn, `insert into job (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
 	return job.ID(id)
 }
 

@@ -16,28 +16,28 @@ import (
 func TestEachWriteNotifiesTheIDAndNothingElse(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	hears(t, listener, id)
+	receives(t, listener, id)
 	for _, set := range []string{`status = 'running', error = 'odd'`, `updated_at = now()`, `status = status`} {
-		exec(t, writer, `update job set `+set)
-		hears(t, listener, id)
+		pgtest.Exec(t, writer, `update job set `+set)
+		receives(t, listener, id)
 	}
 	renamed := job.ID(uuid.NewString())
-	exec(t, writer, `update job set id = $1`, renamed)
-	hears(t, listener, renamed, id)
-	exec(t, writer, `delete from job`)
-	hears(t, listener, renamed)
+	pgtest.Exec(t, writer, `update job set id = $1`, renamed)
+	receives(t, listener, renamed, id)
+	pgtest.Exec(t, writer, `delete from job`)
+	receives(t, listener, renamed)
 	silent(t, listener, writer)
 }
 
 func TestTransactionNotifiesAJobOnce(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	hears(t, listener, id)
-	exec(t, writer, fmt.Sprintf(`
+	receives(t, listener, id)
+	pgtest.Exec(t, writer, fmt.Sprintf(`
 		begin;
 		update job set progress = '{"total": 9, "done": 1}';
 		savepoint a;
@@ -49,7 +49,7 @@ func TestTransactionNotifiesAJobOnce(t *testing.T) {
 		begin;
 		update job set progress = '{"total": 9, "done": 5}';
 		rollback`, id))
-	hears(t, listener, id)
+	receives(t, listener, id)
 	silent(t, listener, writer)
 }
 
@@ -57,38 +57,38 @@ func TestTransactionNotifiesAJobOnce(t *testing.T) {
 func TestWritersMayHaveAnySearchPath(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	hears(t, listener, id)
-	exec(t, writer, `create schema trap;
+	receives(t, listener, id)
+	pgtest.Exec(t, writer, `create schema trap;
 		create function trap.fail(text, text) returns boolean language plpgsql as 'begin raise exception $$trapped$$; end';
 		create operator trap.= (leftarg = text, rightarg = text, function = trap.fail);
 		create operator trap.<> (leftarg = text, rightarg = text, function = trap.fail);
 		create function trap.pg_notify(text, text) returns void language plpgsql as 'begin raise exception $$trapped$$; end'`)
 	for _, path := range []string{`trap, pg_catalog, public`, `''`} {
-		exec(t, writer, `set search_path = `+path)
-		exec(t, writer, `update public.job set status = 'running'`)
-		exec(t, writer, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
-		hears(t, listener, id, id)
+		pgtest.Exec(t, writer, `set search_path = `+path)
+		pgtest.Exec(t, writer, `update public.job set status = 'running'`)
+		pgtest.Exec(t, writer, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
+		receives(t, listener, id, id)
 	}
 }
 
 func TestNothingIsNotifiedThatNobodyWatches(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, server, writer := session(t, url), session(t, url), session(t, url)
-	exec(t, listener, `listen jobprogress`)
+	listener, server, writer := pgtest.Connect(t, url), pgtest.Connect(t, url), pgtest.Connect(t, url)
+	pgtest.Exec(t, listener, `listen jobprogress`)
 	a := job.ID("00000000-0000-4000-8000-000000000001")
-	exec(t, writer, `insert into job (id, account_id, type) values ($1, $3, 'matching'), ($2, $3, 'matching')`,
+	pgtest.Exec(t, writer, `insert into job (id, account_id, type) values ($1, $3, 'matching'), ($2, $3, 'matching')`,
 		a, "00000000-0000-4000-8000-000000000002", ada)
 	change := func() {
 		t.Helper()
-		exec(t, writer, `update job set progress = jsonb_build_object('total', coalesce((progress ->> 'total')::int, 0) + 1)`)
-		exec(t, writer, `select jobprogress.item(id, 's', 'song', 'queued') from job`)
+		pgtest.Exec(t, writer, `update job set progress = jsonb_build_object('total', coalesce((progress ->> 'total')::int, 0) + 1)`)
+		pgtest.Exec(t, writer, `select jobprogress.item(id, 's', 'song', 'queued') from job`)
 	}
 	change()
 	silent(t, listener, writer)
-	if kept := query[int](t, writer, `select count(*) from jobprogress.item_log`); kept != 0 {
+	if kept := pgtest.Query[int](t, writer, `select count(*) from jobprogress.item_log`); kept != 0 {
 		t.Errorf("%d items are kept though no server is there", kept)
 	}
 	locks := store.Locks{Serving: true}
@@ -97,9 +97,9 @@ func TestNothingIsNotifiedThatNobodyWatches(t *testing.T) {
 		t.Fatalf("locks %+v, %v", got, err)
 	}
 	change()
-	hears(t, listener, a, a) // a row, an item
+	receives(t, listener, a, a) // a row, an item
 	silent(t, listener, writer)
-	if kept := query[int](t, writer, `select count(*) from jobprogress.item_log`); kept == 0 {
+	if kept := pgtest.Query[int](t, writer, `select count(*) from jobprogress.item_log`); kept == 0 {
 		t.Error("no items are kept")
 	}
 	if err := store.Unlock(t.Context(), server, locks); err != nil {
@@ -113,14 +113,14 @@ func TestNothingIsNotifiedThatNobodyWatches(t *testing.T) {
 func TestWritersHoldNothing(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, first, second := session(t, url), session(t, url), session(t, url)
-	exec(t, listener, `listen jobprogress`)
-	exec(t, first, `insert into job (id, account_id, type) values ('00000000-0000-4000-8000-000000000107', $1, 'matching'), ('00000000-0000-4000-8000-000000000207', $1, 'matching')`, ada)
-	exec(t, first, `begin; update job set status = 'running' where id = '00000000-0000-4000-8000-000000000107'; select jobprogress.item('00000000-0000-4000-8000-000000000107', 's', 'song', 'queued')`)
-	exec(t, second, `update job set status = 'running' where id = '00000000-0000-4000-8000-000000000207'`)
-	exec(t, second, `select jobprogress.item('00000000-0000-4000-8000-000000000207', 's', 'song', 'queued')`)
+	listener, first, second := pgtest.Connect(t, url), pgtest.Connect(t, url), pgtest.Connect(t, url)
+	pgtest.Exec(t, listener, `listen jobprogress`)
+	pgtest.Exec(t, first, `insert into job (id, account_id, type) values ('00000000-0000-4000-8000-000000000107', $1, 'matching'), ('00000000-0000-4000-8000-000000000207', $1, 'matching')`, ada)
+	pgtest.Exec(t, first, `begin; update job set status = 'running' where id = '00000000-0000-4000-8000-000000000107'; select jobprogress.item('00000000-0000-4000-8000-000000000107', 's', 'song', 'queued')`)
+	pgtest.Exec(t, second, `update job set status = 'running' where id = '00000000-0000-4000-8000-000000000207'`)
+	pgtest.Exec(t, second, `select jobprogress.item('00000000-0000-4000-8000-000000000207', 's', 'song', 'queued')`)
 	silent(t, listener, second)
-	held := query[int](t, second, `select count(*) from pg_locks where locktype = 'advisory'
+	held := pgtest.Query[int](t, second, `select count(*) from pg_locks where locktype = 'advisory'
 		and database = (select oid from pg_database where datname = current_database())`)
 	if held != 0 {
 		t.Errorf("%d advisory locks", held)
@@ -131,9 +131,9 @@ func TestWritersHoldNothing(t *testing.T) {
 func TestMarkIsAboveTransactionsThatHaveNotEnded(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	server, writer := session(t, url), session(t, url)
-	exec(t, writer, `begin`)
-	xid := query[uint64](t, writer, `select pg_current_xact_id()::text::bigint`)
+	server, writer := pgtest.Connect(t, url), pgtest.Connect(t, url)
+	pgtest.Exec(t, writer, `begin`)
+	xid := pgtest.Query[uint64](t, writer, `select pg_current_xact_id()::text::bigint`)
 	_, mark, err := store.TryLocks(t.Context(), server, store.Locks{Serving: true})
 	if err != nil || mark <= xid {
 		t.Errorf("mark %d, transaction %d, %v", mark, xid, err)
@@ -142,7 +142,7 @@ func TestMarkIsAboveTransactionsThatHaveNotEnded(t *testing.T) {
 	if r := read(t, url, job.Request{ID: id}); r.XMin >= mark {
 		t.Errorf("a read with xmin %d counts as one after the mark %d", r.XMin, mark)
 	}
-	exec(t, writer, `commit`)
+	pgtest.Exec(t, writer, `commit`)
 	for r := read(t, url, job.Request{ID: id}); r.XMin < mark; r = read(t, url, job.Request{ID: id}) { // another test's
 	}
 }
@@ -150,8 +150,8 @@ func TestMarkIsAboveTransactionsThatHaveNotEnded(t *testing.T) {
 func TestWithTheGateOffEverythingIsNotified(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, server, writer := session(t, url), session(t, url), session(t, url)
-	exec(t, listener, `listen jobprogress`)
+	listener, server, writer := pgtest.Connect(t, url), pgtest.Connect(t, url), pgtest.Connect(t, url)
+	pgtest.Exec(t, listener, `listen jobprogress`)
 	if _, _, err := store.TryLocks(t.Context(), server, store.Locks{Serving: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -159,24 +159,24 @@ func TestWithTheGateOffEverythingIsNotified(t *testing.T) {
 	silent(t, listener, writer)
 	install(t, url, store.Installation{Gate: "off"})
 	install(t, url, store.Installation{}) // keeps it off
-	exec(t, writer, `update job set status = 'running'`)
-	exec(t, writer, `select jobprogress.item($1, 's', 'song', 'queued')`, id)
-	exec(t, writer, `delete from job`)
-	hears(t, listener, id, id, id)
+	pgtest.Exec(t, writer, `update job set status = 'running'`)
+	pgtest.Exec(t, writer, `select jobprogress.item($1, 's', 'song', 'queued')`, id)
+	pgtest.Exec(t, writer, `delete from job`)
+	receives(t, listener, id, id, id)
 	install(t, url, store.Installation{Gate: "on"})
 	id = insert(t, writer)
-	exec(t, writer, `update job set status = 'running'`)
-	exec(t, writer, `select jobprogress.item($1, 's', 'song', 'queued')`, id)
+	pgtest.Exec(t, writer, `update job set status = 'running'`)
+	pgtest.Exec(t, writer, `select jobprogress.item($1, 's', 'song', 'queued')`, id)
 	silent(t, listener, writer)
 }
 
 func TestNotifyOffSilencesTriggerAndItem(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := insert(t, writer)
-	hears(t, listener, id)
-	exec(t, writer, fmt.Sprintf(`
+	receives(t, listener, id)
+	pgtest.Exec(t, writer, fmt.Sprintf(`
 		begin;
 		set local jobprogress.notify = off;
 		update job set status = 'running';
@@ -186,16 +186,16 @@ func TestNotifyOffSilencesTriggerAndItem(t *testing.T) {
 	if items := snapshot(t, url, id).Items; len(items) != 1 {
 		t.Errorf("items %v, want the one that was not notified", items)
 	}
-	exec(t, writer, `update job set status = 'completed'`)
-	hears(t, listener, id)
+	pgtest.Exec(t, writer, `update job set status = 'completed'`)
+	receives(t, listener, id)
 }
 
 func TestWriterMayChangeTheTableInTheSameTransaction(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	writer := session(t, url)
+	writer := pgtest.Connect(t, url)
 	insert(t, writer)
-	exec(t, writer, `
+	pgtest.Exec(t, writer, `
 		begin;
 		update job set status = 'failed';
 		alter table job add column note text;
@@ -209,17 +209,17 @@ func TestWriterMayChangeTheTableInTheSameTransaction(t *testing.T) {
 func TestColumnsOfATypeWithoutEquality(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `create type word;
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `create type word;
 		create function word_in(cstring) returns word language internal strict immutable as 'textin';
 		create function word_out(word) returns cstring language internal strict immutable as 'textout';
 		create type word (input = word_in, output = word_out, like = text);
 		alter table job alter status drop default, alter status type word using status::text::word,
 			drop account_id, add account_id word, alter error type word using error::text::word`)
-	listener, writer := listen(t, url), session(t, url)
+	listener, writer := listen(t, url), pgtest.Connect(t, url)
 	id := job.ID(uuid.NewString())
-	exec(t, writer, `insert into job (id, account_id, type, status, error) values ($1, $2::text::word, 'matching', 'running', 'odd')`, id, ada)
-	hears(t, listener, id)
+	pgtest.Exec(t, writer, `insert into job (id, account_id, type, status, error) values ($1, $2::text::word, 'matching', 'running', 'odd')`, id, ada)
+	receives(t, listener, id)
 	if s := snapshot(t, url, id); s.State.Status != job.Running || s.State.Error != "odd" || s.State.Account != ada {
 		t.Errorf("read %+v, without installing again", s.State)
 	}
@@ -229,8 +229,8 @@ func TestColumnsOfATypeWithoutEquality(t *testing.T) {
 func TestInheritanceChildrenAndPartitionsAreNotified(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `create table child () inherits (job); alter table child add primary key (id);
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `create table child () inherits (job); alter table child add primary key (id);
 		create table grandchild () inherits (child); alter table grandchild add primary key (id);
 		create table parts (like job including defaults) partition by hash (id); alter table parts add primary key (id);
 		create table part partition of parts for values with (modulus 1, remainder 0)`)
@@ -238,14 +238,14 @@ func TestInheritanceChildrenAndPartitionsAreNotified(t *testing.T) {
 	for _, c := range [][2]string{{"job", "grandchild"}, {"parts", "part"}, {"job", "child"}} {
 		install(t, url, store.Installation{Table: c[0], Move: true})
 		id := job.ID(uuid.NewString())
-		exec(t, admin, `insert into `+c[1]+` (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
-		exec(t, admin, `update `+c[0]+` set status = 'running' where id = $1`, id)
-		hears(t, listener, id, id)
+		pgtest.Exec(t, admin, `insert into `+c[1]+` (id, account_id, type) values ($1, $2, 'matching')`, id, ada)
+		pgtest.Exec(t, admin, `update `+c[0]+` set status = 'running' where id = $1`, id)
+		receives(t, listener, id, id)
 		if s := snapshot(t, url, id); s.State.Status != job.Running {
 			t.Errorf("a row of %s is read as %+v", c[1], s)
 		}
 	}
-	left := query[int](t, admin, `select count(*) from pg_trigger where tgrelid in ('parts'::regclass, 'part'::regclass) and tgname like 'jobprogress%'`)
+	left := pgtest.Query[int](t, admin, `select count(*) from pg_trigger where tgrelid in ('parts'::regclass, 'part'::regclass) and tgname like 'jobprogress%'`)
 	if left != 0 {
 		t.Errorf("%d triggers are left on a table that is not attached any more", left)
 	}

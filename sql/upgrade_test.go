@@ -23,11 +23,11 @@ var installVersion1 string
 func withVersion1(t *testing.T) (url string, admin *pgx.Conn) {
 	t.Helper()
 	url = pgtest.New(t)
-	admin = session(t, url)
+	admin = pgtest.Connect(t, url)
 	if err := store.Uninstall(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, admin, installVersion1)
+	pgtest.Exec(t, admin, installVersion1)
 	return url, admin
 }
 
@@ -36,14 +36,14 @@ func TestUpgradeWhileWritersWork(t *testing.T) {
 	t.Parallel()
 	url, admin := withVersion1(t)
 	service := role(t, admin, "service")
-	exec(t, admin, `grant usage on schema jobprogress to `+quoted(service)+`; grant execute on function jobprogress.snapshot(uuid[]) to `+quoted(service))
-	listener := session(t, url)
-	exec(t, listener, `select pg_advisory_lock_shared(class, key) from generate_series(0, 256) as key, unnest(array[1785684592, 1785684593]) as class`)
+	pgtest.Exec(t, admin, `grant usage on schema jobprogress to `+quoted(service)+`; grant execute on function jobprogress.snapshot(uuid[]) to `+quoted(service))
+	listener := pgtest.Connect(t, url)
+	pgtest.Exec(t, listener, `select pg_advisory_lock_shared(class, key) from generate_series(0, 256) as key, unnest(array[1785684592, 1785684593]) as class`)
 	ctx, stop := context.WithCancel(context.Background())
 	var writers sync.WaitGroup
 	var rounds [8]int
 	for i := range rounds {
-		id, conn := insert(t, admin), session(t, url)
+		id, conn := insert(t, admin), pgtest.Connect(t, url)
 		writers.Go(func() {
 			for ctx.Err() == nil {
 				for _, text := range []string{
@@ -74,7 +74,7 @@ func TestUpgradeWhileWritersWork(t *testing.T) {
 			t.Errorf("writer %d did nothing", i)
 		}
 	}
-	left := query[int](t, admin, `select
+	left := pgtest.Query[int](t, admin, `select
 		(select count(*) from pg_proc where pronamespace = 'jobprogress'::regnamespace and proname in ('seal', 'counts')) +
 		(select count(*) from pg_proc where oid = to_regprocedure('jobprogress.unwatched(uuid)')) +
 		(select count(*) from pg_class where oid = to_regclass('jobprogress.secret'))`)
@@ -86,7 +86,7 @@ func TestUpgradeWhileWritersWork(t *testing.T) {
 		t.Error("the service's role may not read any more")
 	}
 	// What a server of the old version asks.
-	_, err := session(t, pgtest.WithRole(url, service)).Exec(t.Context(), `select seal_key from jobprogress.snapshot(array[null]::uuid[])`)
+	_, err := pgtest.Connect(t, pgtest.WithRole(url, service)).Exec(t.Context(), `select seal_key from jobprogress.snapshot(array[null]::uuid[])`)
 	if err == nil || !strings.Contains(err.Error(), "upgrade the server") {
 		t.Errorf("an old server is answered %v", err)
 	}
@@ -95,7 +95,7 @@ func TestUpgradeWhileWritersWork(t *testing.T) {
 func TestUpgradeOfWhatIsAttachedToAnotherTable(t *testing.T) {
 	t.Parallel()
 	url, admin := withVersion1(t)
-	exec(t, admin, `create schema app; alter table job set schema app`)
+	pgtest.Exec(t, admin, `create schema app; alter table job set schema app`)
 	install(t, url, store.Installation{})
 	if attached, err := store.Attached(t.Context(), url); attached.Table != "app.job" || err != nil {
 		t.Errorf("attached is %q, %v", attached.Table, err)
@@ -105,16 +105,16 @@ func TestUpgradeOfWhatIsAttachedToAnotherTable(t *testing.T) {
 func TestTriggersThatFireAlwaysStaySo(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `alter table job enable always trigger jobprogress; alter table job enable replica trigger jobprogress_insert`)
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `alter table job enable always trigger jobprogress; alter table job enable replica trigger jobprogress_insert`)
 	install(t, url, store.Installation{})
-	enabled := query[string](t, admin, `select string_agg(tgenabled::text, '' order by tgname) from pg_trigger where tgname like 'jobprogress%'`)
+	enabled := pgtest.Query[string](t, admin, `select string_agg(tgenabled::text, '' order by tgname) from pg_trigger where tgname like 'jobprogress%'`)
 	if enabled != "AR" {
 		t.Errorf("enabled as %q", enabled)
 	}
-	exec(t, admin, `alter table job disable trigger jobprogress`)
+	pgtest.Exec(t, admin, `alter table job disable trigger jobprogress`)
 	install(t, url, store.Installation{})
-	if enabled := query[string](t, admin, `select tgenabled::text from pg_trigger where tgname = 'jobprogress'`); enabled != "O" {
+	if enabled := pgtest.Query[string](t, admin, `select tgenabled::text from pg_trigger where tgname = 'jobprogress'`); enabled != "O" {
 		t.Errorf("a disabled trigger is %q after installing again", enabled)
 	}
 }
@@ -123,15 +123,15 @@ func TestTriggersThatFireAlwaysStaySo(t *testing.T) {
 func TestPublicationForAllTables(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
-	exec(t, admin, `create publication everything for all tables`)
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `create publication everything for all tables`)
 	listen(t, url)
 	id := insert(t, admin)
-	exec(t, admin, say, id, "s1", "queued")
-	exec(t, admin, say, id, "s1", "succeeded")
-	exec(t, admin, `select jobprogress.sweep()`)
+	pgtest.Exec(t, admin, say, id, "s1", "queued")
+	pgtest.Exec(t, admin, say, id, "s1", "succeeded")
+	pgtest.Exec(t, admin, `select jobprogress.sweep()`)
 	install(t, url, store.Installation{})
-	if published := query[int](t, admin, `select count(*) from pg_publication_tables where schemaname = 'jobprogress'`); published != 0 {
+	if published := pgtest.Query[int](t, admin, `select count(*) from pg_publication_tables where schemaname = 'jobprogress'`); published != 0 {
 		t.Errorf("%d tables of ours are published", published)
 	}
 }
@@ -156,7 +156,7 @@ func dump(t *testing.T, url string, args ...string) []byte {
 func TestDumpByAReadOnlyRoleAndWithoutOurSchema(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
+	admin := pgtest.Connect(t, url)
 	program, err := pgtest.Program(t.Context(), "pg_dump")
 	if err != nil {
 		t.Fatal(err)
@@ -165,17 +165,17 @@ func TestDumpByAReadOnlyRoleAndWithoutOurSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if major := query[string](t, admin, `select split_part(current_setting('server_version'), '.', 1)`); !strings.Contains(string(version), " "+major+".") {
+	if major := pgtest.Query[string](t, admin, `select split_part(current_setting('server_version'), '.', 1)`); !strings.Contains(string(version), " "+major+".") {
 		t.Logf("%s is not of the server's version %s: its dumps say nothing about ours", strings.TrimSpace(string(version)), major)
 		return
 	}
 	reader := role(t, admin, "reader")
-	exec(t, admin, `alter table job disable row level security; alter table account disable row level security;
+	pgtest.Exec(t, admin, `alter table job disable row level security; alter table account disable row level security;
 		grant select on job, account to `+quoted(reader))
 	install(t, url, store.Installation{})
 	listen(t, url)
 	id := insert(t, admin)
-	exec(t, admin, say, id, "s1", "queued")
+	pgtest.Exec(t, admin, say, id, "s1", "queued")
 	whole := dump(t, pgtest.WithRole(url, reader))
 	without := dump(t, pgtest.WithRole(url, reader), "--exclude-schema", "jobprogress")
 
@@ -194,12 +194,12 @@ func TestDumpByAReadOnlyRoleAndWithoutOurSchema(t *testing.T) {
 			}
 		}
 		// The rows are there and can be written, and installing mends the rest.
-		conn := session(t, copied)
-		exec(t, conn, `update job set status = 'running'`)
+		conn := pgtest.Connect(t, copied)
+		pgtest.Exec(t, conn, `update job set status = 'running'`)
 		install(t, copied, store.Installation{})
 		listener := listen(t, copied)
-		exec(t, conn, `update job set status = 'completed'`)
-		hears(t, listener, id)
+		pgtest.Exec(t, conn, `update job set status = 'completed'`)
+		receives(t, listener, id)
 		if s := snapshot(t, copied, id); s.State.Status != job.Completed {
 			t.Errorf("%s: read as %+v", name, s)
 		}
@@ -210,13 +210,13 @@ func TestDumpByAReadOnlyRoleAndWithoutOurSchema(t *testing.T) {
 func TestItemsAreHiddenWhereJobsAre(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	admin := session(t, url)
+	admin := pgtest.Connect(t, url)
 	anon := role(t, admin, "anon")
-	exec(t, admin, `grant select on job to `+quoted(anon))
+	pgtest.Exec(t, admin, `grant select on job to `+quoted(anon))
 	install(t, url, store.Installation{})
 	listen(t, url)
-	exec(t, admin, say, insert(t, admin), "s1", "queued")
-	if seen := query[int](t, session(t, pgtest.WithRole(url, anon)), `select count(*) from jobprogress.item_log`); seen != 0 {
+	pgtest.Exec(t, admin, say, insert(t, admin), "s1", "queued")
+	if seen := pgtest.Query[int](t, pgtest.Connect(t, pgtest.WithRole(url, anon)), `select count(*) from jobprogress.item_log`); seen != 0 {
 		t.Errorf("%d items are seen", seen)
 	}
 }

@@ -68,7 +68,11 @@ func startDemo(t *testing.T, databaseURL string) *demo {
 	if err := d.command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.command.Process.Kill() })
+	t.Cleanup(func() {
+		d.command.Process.Kill()
+		d.command.Wait()
+		d.leavesNothing()
+	})
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
 		line := lines.Text()
@@ -108,8 +112,11 @@ func sent(s syscall.Signal) func(*demo) {
 // end makes the demo end, and waits for it.
 func (d *demo) end(how func(*demo)) error {
 	d.t.Helper()
-	if n := len(d.left()); n < 5 { // the demo, a server, two workers, and PostgreSQL's directory or container
-		d.t.Fatalf("only %d are there: %v", n, d.left())
+	there := strings.Join(d.left(), "\n")
+	for _, part := range []string{"jobprogress serve", "simulate --account " + accounts[0].ID, "simulate --account " + accounts[1].ID} {
+		if !strings.Contains(there, part) {
+			d.t.Fatalf("%s is not there: %s", part, there)
+		}
 	}
 	how(d)
 	ended := make(chan error, 1)
@@ -123,7 +130,16 @@ func (d *demo) end(how func(*demo)) error {
 	}
 }
 
-// left are the command lines of the demo's own processes and of all that it started, as far as the system says, and its
+func (d *demo) leavesNothing() {
+	d.t.Helper()
+	for end := time.Now().Add(deadline); len(d.left()) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			d.t.Fatalf("left are %v", d.left())
+		}
+	}
+}
+
+// left lists the command lines of the demo's own processes and of all that it started, as far as the system says, and its
 // files.
 func (d *demo) left() (found []string) {
 	entries, err := os.ReadDir(d.files)
@@ -226,21 +242,21 @@ func TestDemoInABrowser(t *testing.T) {
 
 	t.Run("EventSource reads to the end and stops by itself", func(t *testing.T) {
 		script := fmt.Sprintf(`
-			window.heard = [];
+			window.received = [];
 			window.source = new EventSource('/api/jobs/%s/progress');
-			source.onmessage = (e) => heard.push(JSON.parse(e.data));
+			source.onmessage = (e) => received.push(JSON.parse(e.data));
 			window.ends = 0;
 			source.onerror = () => ends++;
 			true`, byHand)
 		if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script)); err != nil {
 			t.Fatal(err)
 		}
-		becomes(t, ctx, `heard.length >= 3`)
+		becomes(t, ctx, `received.length >= 3`)
 		d.exec(`update job set progress = '{"total": 10, "done": 10, "succeeded": 8, "failed": 2}', error = 'two songs were lost', status = 'failed' where id = $1`, byHand)
 		becomes(t, ctx, `source.readyState === EventSource.CLOSED`)
 		// The end of the stream, then the 204.
 		becomes(t, ctx, `ends === 2`)
-		becomes(t, ctx, `JSON.stringify(heard.slice(-3)) === '[{"type":"progress","done":10,"total":10,"succeeded":8,"failed":2},{"type":"error","message":"two songs were lost"},{"type":"status","status":"failed"}]'`)
+		becomes(t, ctx, `JSON.stringify(received.slice(-3)) === '[{"type":"progress","done":10,"total":10,"succeeded":8,"failed":2},{"type":"error","message":"two songs were lost"},{"type":"status","status":"failed"}]'`)
 		becomes(t, ctx, card+`.parentElement.id === 'ended' && `+card+`.dataset.status === 'failed' && `+card+`.querySelector('.error').textContent === 'two songs were lost'`)
 	})
 
@@ -300,9 +316,7 @@ func TestDemoInABrowser(t *testing.T) {
 		if err := d.end(sent(syscall.SIGINT)); err != nil {
 			t.Errorf("the demo ends with %v", err)
 		}
-		if left := d.left(); len(left) > 0 {
-			t.Errorf("left are %v", left)
-		}
+		d.leavesNothing()
 		if _, err := http.Get(d.page); err == nil {
 			t.Error("the page is still served")
 		}
@@ -327,11 +341,7 @@ func TestDemoThatIsEndedOtherwise(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := startDemo(t, c.databaseURL)
 			d.end(c.how)
-			for end := time.Now().Add(deadline); len(d.left()) > 0; time.Sleep(20 * time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatalf("left are %v", d.left())
-				}
-			}
+			d.leavesNothing()
 		})
 	}
 }

@@ -47,6 +47,7 @@ var accounts = []account{
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE) // untilClosed ends us in order
 	go func() {
 		untilClosed(ctx, os.Stdout, os.Stderr)
 		stop()
@@ -65,18 +66,21 @@ func main() {
 // closedInterval is how often untilClosed looks.
 const closedInterval = time.Second
 
-// untilClosed waits until one of the files has no other end any more: a terminal that was closed, or a pipe. The terminal
+// untilClosed waits until nobody reads one of the files any more: a terminal that was closed, or a pipe. The terminal
 // says SIGHUP only to what it runs itself, which may be make.
 func untilClosed(ctx context.Context, files ...*os.File) {
 	var polled []unix.PollFd
 	for _, file := range files {
-		polled = append(polled, unix.PollFd{Fd: int32(file.Fd())})
+		polled = append(polled, unix.PollFd{Fd: int32(file.Fd()), Events: unix.POLLHUP})
 	}
 	for ctx.Err() == nil {
 		if _, err := unix.Poll(polled, int(closedInterval.Milliseconds())); err != nil && err != unix.EINTR {
 			<-ctx.Done() // there is no such thing here
 		}
-		for _, file := range polled {
+		for i, file := range polled {
+			if file.Revents&unix.POLLNVAL != 0 {
+				polled[i].Fd = -1 // a device that can't be polled is passed over
+			}
 			if file.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
 				return
 			}

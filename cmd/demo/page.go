@@ -36,6 +36,9 @@ type application struct {
 // cookie is the session's, the one that jobprogress looks for.
 const cookie = "session"
 
+// endTimeout is how long streams may take to end.
+const endTimeout = 3 * time.Second
+
 // servePage serves until ctx ends, and calls ready with the page's address.
 func servePage(ctx context.Context, s *settings, serverURL string, ready func(s *settings, page string) error) error {
 	target, err := url.Parse(serverURL)
@@ -66,8 +69,13 @@ func servePage(ctx context.Context, s *settings, serverURL string, ready func(s 
 	server := &http.Server{Handler: headers(mux), ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan struct{})
 	context.AfterFunc(ctx, func() {
-		server.Close() // the streams end with the server behind us anyway
-		close(stopped)
+		defer close(stopped)
+		// The streams end with the server behind us, properly: a proxy before us, like Vite's, may not pass a cut on.
+		ending, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		if server.Shutdown(ending) != nil {
+			server.Close()
+		}
 	})
 	if err := ready(s, "http://"+listener.Addr().String()); err != nil {
 		return err
@@ -159,7 +167,7 @@ func (a *application) signIn(w http.ResponseWriter, r *http.Request) {
 	http.NotFound(w, r)
 }
 
-// getSession tells the page who is signed in, and who else could be.
+// getSession says who is signed in, and who else could be.
 func (a *application) getSession(w http.ResponseWriter, r *http.Request) {
 	who, err := a.viewer(w, r)
 	answer(w, map[string]any{"account": who, "accounts": accounts}, err)

@@ -61,7 +61,8 @@ func (u *upCommand) Run(s *settings, r *run) error {
 	log, logEnd := io.Pipe()
 	g.Go(func() error {
 		defer logEnd.Close()
-		return child(ctx, environment, logEnd, program, "serve", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--allowed-origins="+s.AllowedOrigins)
+		return child(ctx, environment, logEnd, program, "serve", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--allowed-origins="+s.AllowedOrigins,
+			"--ping-interval", "5s") // a page behind Vite's proxy sees an end by their absence
 	})
 	serverURL, err := serving(log)
 	if err != nil {
@@ -112,16 +113,22 @@ func child(ctx context.Context, environment []string, log io.Writer, program str
 
 var servingLine = regexp.MustCompile(`msg=serving addr=(\S+)`)
 
-// serving reads the server's log up to its address, and prints what comes after, for as long as somebody can see it.
+// serving reads the server's log up to when it is live, and prints what comes after. It returns the server's
+// address.
 func serving(log io.Reader) (url string, err error) {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		if found := servingLine.FindStringSubmatch(lines.Text()); found != nil {
+			url = found[1]
+			continue
+		}
+		if url != "" && strings.Contains(lines.Text(), `msg="bus live"`) {
 			go func() {
-				io.Copy(os.Stderr, log)
-				io.Copy(io.Discard, log)
+				for lines.Scan() {
+					fmt.Fprintln(os.Stderr, lines.Text())
+				}
 			}()
-			return found[1], nil
+			return url, nil
 		}
 		fmt.Fprintln(os.Stderr, lines.Text())
 	}
@@ -143,10 +150,12 @@ The page:           %s/
 The job on it that waits for you, as a stream:
   curl -N -H 'Authorization: Bearer %s' %s/api/jobs/%s/progress
 
-Move it, here and on the page, by a tenth each time:
-  psql '%s' -c "%s"
+Move it, here and on the page, by a tenth each time (without psql: bin/demo --database-url '%[5]s' step):
+  psql '%[5]s' -c "%[6]s"
 
-%s
+A page of your own: internal/web/hook/README.md, "Against the demo".
+
+%[7]s
 `, page, token, page, byHand, s.DatabaseURL, moveByHand, ending)
 	return nil
 }

@@ -99,7 +99,7 @@ func TestRefusals(t *testing.T) {
 	unknown.Header.Del("Date")
 	foreign.Header.Del("Date")
 	if unknownBody != foreignBody || len(unknown.Header) != len(foreign.Header) {
-		t.Errorf("another's job is told from none: %s %s, %s %s", unknown.Header, unknownBody, foreign.Header, foreignBody)
+		t.Errorf("another's job is sent from none: %s %s, %s %s", unknown.Header, unknownBody, foreign.Header, foreignBody)
 	}
 
 	for _, method := range []string{http.MethodPost, http.MethodHead, http.MethodDelete, http.MethodOptions} {
@@ -212,7 +212,7 @@ func TestTooManyStreams(t *testing.T) {
 		}
 		response, body = s.get(streamOf(id), append(headers, "Accept: text/event-stream")...)
 		if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(body, "retry: ") || !strings.HasSuffix(body, "\n: "+code+"\n") {
-			t.Errorf("EventSource is told %s %q", response.Status, body)
+			t.Errorf("EventSource is sent %s %q", response.Status, body)
 		}
 	}
 	refused("429 Too Many Requests", "too_many_streams")

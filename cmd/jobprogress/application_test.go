@@ -59,7 +59,7 @@ func TestTheApplicationIsAsked(t *testing.T) {
 	st := s.open(streamOf(id), "Cookie: sid=encrypted; theme=dark", "Authorization: Custom x", origin, "X-Other: secret")
 	st.until("running")
 	if passed.Get("Cookie") != "sid=encrypted; theme=dark" || passed.Get("Authorization") != "Custom x" || passed.Get("Origin") != s.url || passed.Get("X-Other") != "" {
-		t.Errorf("the application is told %v", passed)
+		t.Errorf("the application is sent %v", passed)
 	}
 	for range 3 {
 		s.get("/api/jobs/"+id, "Cookie: sid=encrypted; theme=dark", "Authorization: Custom x", origin)
@@ -126,6 +126,6 @@ func TestAnswersOfTheApplication(t *testing.T) {
 	app.answers(500, "")
 	response, body := s.get(streamOf(id), "Cookie: sid=new", "Accept: text/event-stream")
 	if response.StatusCode != http.StatusOK || !strings.Contains(body, ": auth_unavailable\n") {
-		t.Errorf("EventSource is told %s %q", response.Status, body)
+		t.Errorf("EventSource is sent %s %q", response.Status, body)
 	}
 }

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
-	"strings"
 
 	"jobprogress/internal/auth"
 	"jobprogress/internal/httpapi"
@@ -25,7 +26,7 @@ func (c *serveCommand) sources() (set []string) {
 	return set
 }
 
-// authenticator is the one that the settings ask for, and what it does by itself for as long as we serve.
+// authenticator is the one that the settings ask for. run is its background work.
 func (c *serveCommand) authenticator(s *store.Store, files *files) (a httpapi.Authenticator, run func(context.Context) error, err error) {
 	run = func(context.Context) error { return nil }
 	switch {
@@ -51,53 +52,65 @@ func (c *serveCommand) authenticator(s *store.Store, files *files) (a httpapi.Au
 		keys := auth.NewJWKS(c.JWKSURL, files.log)
 		return c.jwt(keys, c.Cookie), keys.Run, nil
 	case c.JWTPublicKey != "":
-		key, err := reload(files, c.publicKey, c.JWTPublicKey)
-		if err != nil {
-			return nil, nil, err
-		}
-		return c.jwt(auth.PublicKeyFile(key), c.Cookie), run, nil
+		key, err := c.publicKey()
+		return c.jwt(auth.PublicKeyFile(reload(files, key, c.publicKey, c.JWTPublicKey)), c.Cookie), run, err
 	}
-	keys, err := c.secrets(files)
-	return c.jwt(keys, c.Cookie), run, err
+	return c.jwt(c.secrets(files), c.Cookie), run, nil
 }
 
 // secrets are the keys of HS256.
-func (c *serveCommand) secrets(files *files) (auth.Keys, error) {
-	present, err := c.follow(files, "JOBPROGRESS_JWT_SECRET", c.JWTSecret)
-	if err != nil {
-		return nil, err
+func (c *serveCommand) secrets(files *files) auth.Keys {
+	settings := []struct{ env, value string }{
+		{"JOBPROGRESS_JWT_SECRET", c.JWTSecret}, {previousSecret, c.JWTPreviousSecret},
 	}
-	previous, err := c.follow(files, "JOBPROGRESS_JWT_PREVIOUS_SECRET", c.JWTPreviousSecret)
-	if err != nil {
-		return nil, err
+	var present auth.Secrets
+	var names []string
+	for _, setting := range settings {
+		if setting.value != "" {
+			present = append(present, auth.Secret(setting.value))
+		}
+		if file := c.secretFiles[setting.env]; file != "" {
+			names = append(names, file)
+		}
 	}
-	keys := func() (all auth.Secrets) {
-		for _, secret := range []string{present(), previous()} {
-			if secret != "" {
-				all = append(all, auth.Secret(secret))
+	if names == nil {
+		return present
+	}
+	// Together: a request must not meet a new secret without the one before.
+	load := func() (all auth.Secrets, err error) {
+		for _, setting := range settings {
+			if file := c.secretFiles[setting.env]; file != "" {
+				setting.value, err = readSecret(setting.env, file)
+				if err != nil && (setting.env != previousSecret || !errors.Is(err, fs.ErrNotExist)) {
+					return nil, err // a previous one that was taken away counts no more
+				}
+			}
+			if setting.value != "" {
+				all = append(all, auth.Secret(setting.value))
 			}
 		}
-		return all
+		warnOfShort(files.log, string(all[0]))
+		return all, nil
 	}
-	if c.secretFiles["JOBPROGRESS_JWT_SECRET"] == "" && c.secretFiles["JOBPROGRESS_JWT_PREVIOUS_SECRET"] == "" {
-		return keys(), nil
-	}
-	return auth.SecretFiles(keys), nil
+	return auth.SecretFiles(reload(files, present, load, names...))
 }
 
-// follow returns a function for the present value of a secret, which changes if it stands in a file.
-func (c *serveCommand) follow(files *files, env, value string) (func() string, error) {
+// leastSecret is what RFC 7518, section 3.2, asks of a key for HS256, in bytes.
+const leastSecret = 32
+
+func warnOfShort(log *slog.Logger, secret string) {
+	if len(secret) < leastSecret {
+		log.Warn("the JWT secret is short: HS256 asks for 32 bytes or more", "bytes", len(secret))
+	}
+}
+
+// follow returns a function for the present value of a database URL, which changes if it stands in a file.
+func (c *serveCommand) follow(files *files, env, value string) func() string {
 	file, ok := c.secretFiles[env]
 	if !ok {
-		return func() string { return value }, nil
+		return func() string { return value }
 	}
-	return reload(files, func() (string, error) {
-		text, err := readSecret(file)
-		if err == nil && strings.HasSuffix(env, "DATABASE_URL") {
-			err = errors.Join(validateURL(text, "", secretFile(env))...)
-		}
-		return text, err
-	}, file)
+	return reload(files, value, func() (string, error) { return readSecret(env, file) }, file)
 }
 
 func (c *serveCommand) publicKey() (auth.PublicKey, error) {

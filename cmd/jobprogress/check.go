@@ -32,7 +32,7 @@ func (c *checkCommand) validate() []error {
 		}
 		return invalid
 	}
-	return append(c.database.validate(), validateURL(c.ListenDatabaseURL, "listen-database-url", "LISTEN_DATABASE_URL")...)
+	return append(c.database.validate(), validateURL(c.ListenDatabaseURL, "LISTEN_DATABASE_URL (--listen-database-url)")...)
 }
 
 // checkTimeout bounds the looks at a database.

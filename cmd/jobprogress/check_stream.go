@@ -74,7 +74,8 @@ func (c *checkCommand) lookAtStream(ctx context.Context) (r report, err error) {
 		return r, nil
 	}
 	if err != nil {
-		return r, fmt.Errorf("open stream: %w", err)
+		fault("unreachable", fmt.Sprintf("No answer: %s.", err), "Is the address right, and does the server or what is before it run?")
+		return r, nil
 	}
 	defer response.Body.Close()
 	head := time.Now()
@@ -92,7 +93,10 @@ func (c *checkCommand) lookAtStream(ctx context.Context) (r report, err error) {
 		json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&problem)
 		if problem.Code == "" {
 			problem.Code = "not jobprogress"
-			problem.Detail = "Something in between answers in its place."
+			problem.Detail = "Something in between answers in its place: the URL of a stream is like https://app.example.com/api/jobs/ID/progress."
+		}
+		if response.StatusCode == http.StatusUnauthorized {
+			problem.Detail += " With JOBPROGRESS_LOG_LEVEL=debug the server logs why it refuses."
 		}
 		fault("status", fmt.Sprintf("The answer is %s (%s): EventSource gives up for good.", response.Status, problem.Code), problem.Detail)
 		return r, nil

@@ -80,7 +80,8 @@ func TestCheckFindsEachFault(t *testing.T) {
 		"swapped table":              {`create table job_new (like job including all); alter table job rename to job_old; alter table job_new rename to job`, nil, "table_swapped", true, "on job_old, and not on public.job"},
 		"dropped table":              {`drop table job`, nil, "table_missing", true, "public.job does not exist"},
 		"missing rights":             {`create schema x`, []string{"--service-role", "pg_monitor"}, "no_rights", true, "Role pg_monitor may not call jobprogress."},
-		"missing rights of a worker": {`create schema x`, []string{"--worker-role", "nobody here"}, "no_rights", true, "Role nobody here may not call jobprogress.item("},
+		"missing rights of a worker": {`create schema x`, []string{"--worker-role", "pg_monitor"}, "no_rights", true, "Role pg_monitor may not call jobprogress.item("},
+		"a role that is not there":   {`create schema x`, []string{"--worker-role", "nobody here"}, "no_rights", true, "Role nobody here does not exist."},
 		"row-level security": {`alter table job force row level security; create role "%d" nologin; grant "%d" to current_user; grant all on schema public to "%d";
 			alter table job owner to "%d"; alter function jobprogress.snapshot(text[], text[], text[]) owner to "%d"`, nil, "row_security", true, "hides rows of public.job"},
 		"updated_at":                 {fill + `update job set updated_at = created_at`, nil, "updated_at", false, "updated_at of 2 of 2 jobs"},

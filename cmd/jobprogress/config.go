@@ -69,9 +69,6 @@ func (t tokens) jwt(keys auth.Keys, cookie string) auth.JWT {
 	}
 }
 
-// leastSecret is what RFC 7518, section 3.2, asks of a key for HS256, in bytes.
-const leastSecret = 32
-
 // logging is how the log looks.
 type logging struct {
 	LogFormat string `env:"JOBPROGRESS_LOG_FORMAT" default:"text" help:"text or json, on stderr."`
@@ -101,17 +98,20 @@ func (l logging) logger(w io.Writer) *slog.Logger {
 }
 
 func (d database) validate() []error {
-	return validateURL(d.DatabaseURL, "database-url", "DATABASE_URL")
+	return validateURL(d.DatabaseURL, "DATABASE_URL (--database-url)")
 }
 
-func validateURL(value, flag, env string) []error {
+// validateURL checks what the source, a setting or a file, holds.
+func validateURL(value, source string) []error {
 	config, err := pgx.ParseConfig(value)
 	if err != nil {
-		return []error{invalidSetting(flag, env, "%w", err)}
+		// The error itself shows the value, which may be a secret that was meant for another setting.
+		return []error{fmt.Errorf("%s is no URL like postgres://user@host/database, and no key=value pairs: %w", source, errors.Unwrap(err))}
 	}
-	for name := range config.RuntimeParams {
-		if !parameterName.MatchString(name) { // a URL without its scheme is read as keys and values, and passed over
-			return []error{invalidSetting(flag, env, "is no URL like postgres://user@host/database, and no key=value pairs")}
+	for name, given := range config.RuntimeParams {
+		// A URL without its scheme, or after NAME=, is read as keys and values, and passed over.
+		if !parameterName.MatchString(name) || strings.Contains(given, "://") {
+			return []error{fmt.Errorf("%s is no URL like postgres://user@host/database, and no key=value pairs", source)}
 		}
 	}
 	return nil
@@ -122,7 +122,7 @@ var parameterName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.$]*$`)
 
 // validate checks the settings of serve.
 func (c *serveCommand) validate() []error {
-	invalid := slices.Concat(c.database.validate(), validateURL(c.ListenDatabaseURL, "listen-database-url", "LISTEN_DATABASE_URL"), c.logging.validate())
+	invalid := slices.Concat(c.database.validate(), validateURL(c.ListenDatabaseURL, "LISTEN_DATABASE_URL (--listen-database-url)"), c.logging.validate())
 	check := func(ok bool, flag, env, format string, args ...any) {
 		if !ok {
 			invalid = append(invalid, invalidSetting(flag, env, format, args...))

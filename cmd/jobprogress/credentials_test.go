@@ -117,7 +117,7 @@ func TestSessionsCannotBeRead(t *testing.T) {
 	s.exec(`alter table sessions rename to away`)
 	response, body := s.get(streamOf(id), "Authorization: Bearer t", "Accept: text/event-stream")
 	if response.StatusCode != http.StatusOK || !strings.Contains(body, ": database_unavailable\n") {
-		t.Errorf("EventSource is told %s %q", response.Status, body)
+		t.Errorf("EventSource is sent %s %q", response.Status, body)
 	}
 	s.progress(id, 3)
 	st.until(doneEvent(3)) // who is in stays in
@@ -225,7 +225,7 @@ func TestKeyRotatedInTheMiddleOfAStream(t *testing.T) {
 	id := s.insert()
 	response, body := s.get(streamOf(id), bearer(t, old, "old"), "Accept: text/event-stream")
 	if response.StatusCode != http.StatusOK || !strings.Contains(body, ": keys_unavailable\n") {
-		t.Errorf("while the keys can't be fetched EventSource is told %s %q", response.Status, body)
+		t.Errorf("while the keys can't be fetched EventSource is sent %s %q", response.Status, body)
 	}
 	if response, body := s.get("/api/jobs/"+id, bearer(t, old, "old")); response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
 		t.Errorf("and others: %s %s", response.Status, body)
@@ -301,10 +301,7 @@ func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
 			return string(text), err
 		}
 		var log strings.Builder
-		get, err := reload(&files{log: slog.New(slog.NewTextHandler(&log, nil))}, load, file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		get := reload(&files{log: slog.New(slog.NewTextHandler(&log, nil))}, "old", load, file)
 		denied = true
 		if err := os.WriteFile(file, []byte("renewed"), 0o600); err != nil {
 			t.Fatal(err)

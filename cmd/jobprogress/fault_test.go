@@ -108,10 +108,10 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 		st.until("degraded")
 		s.degraded()
 
-		// A browser must not give up; everybody else is told the truth.
+		// A browser must not give up; everybody else is sent the truth.
 		response, body := s.get(streamOf(id), "Accept: text/event-stream")
 		if response.StatusCode != http.StatusOK || !strings.HasPrefix(body, "retry: ") || !strings.Contains(body, ": database_unavailable\n") {
-			t.Errorf("EventSource is told %s %q", response.Status, body)
+			t.Errorf("EventSource is sent %s %q", response.Status, body)
 		}
 		for _, request := range [][]string{
 			{streamOf(id)}, {"/api/jobs/" + id}, {"/api/jobs/" + id, "Accept: text/event-stream"}, // no stream
@@ -129,7 +129,7 @@ func TestDatabaseStoppedAndStartedWithStreamsOpen(t *testing.T) {
 		}
 		start := time.Now()
 		s.db.Reset()
-		s.progress(id, i+1) // read if it was too early to be heard
+		s.progress(id, i+1) // read if it was too early to be received
 		st.until(doneEvent(i + 1))
 		t.Logf("right again %s after the database", time.Since(start).Round(time.Millisecond))
 		s.ready()
@@ -220,12 +220,12 @@ func TestDrain(t *testing.T) {
 			return response.StatusCode == http.StatusServiceUnavailable
 		})
 		if response, body := s.get(streamOf(id), "Accept: text/event-stream"); response.StatusCode != http.StatusOK || !strings.Contains(body, ": draining\n") {
-			t.Errorf("a new EventSource is told %s %q", response.Status, body)
+			t.Errorf("a new EventSource is sent %s %q", response.Status, body)
 		}
 		if response, body := s.get(streamOf(id)); response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, `"draining"`) {
-			t.Errorf("another client is told %s %s", response.Status, body)
+			t.Errorf("another client is sent %s %s", response.Status, body)
 		}
-		// Those that are still open hear what happens.
+		// Those that are still open receive what happens.
 		s.progress(id, 7)
 		told, first, last := 0, time.Time{}, time.Time{}
 		for _, st := range streams {
@@ -242,7 +242,7 @@ func TestDrain(t *testing.T) {
 		if told == 0 {
 			t.Error("the streams were silent while they drained")
 		}
-		t.Logf("%d of %d streams heard a change, the ends spread over %s", told, len(streams), last.Sub(first).Round(time.Millisecond))
+		t.Logf("%d of %d streams received a change, the ends spread over %s", told, len(streams), last.Sub(first).Round(time.Millisecond))
 		s.stops()
 	}, "--drain-timeout", "5s")
 }

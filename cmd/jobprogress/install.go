@@ -35,7 +35,7 @@ type mapping struct {
 	Progress    string `placeholder:"SQL" help:"JSON like {\"total\":100,\"done\":50,\"succeeded\":48,\"failed\":2}. At first job.progress."`
 	Error       string `placeholder:"SQL" help:"Why a job failed. At first job.error."`
 	Type        string `placeholder:"SQL" help:"What kind of job. At first job.type."`
-	Run         string `placeholder:"SQL" help:"Tells the runs of a job apart. Default: when it started."`
+	Run         string `placeholder:"SQL" help:"Distinguishes the runs of a job. Default: when it started."`
 	CreatedAt   string `placeholder:"SQL" help:"At first job.created_at."`
 	StartedAt   string `placeholder:"SQL" help:"At first job.started_at."`
 	CompletedAt string `placeholder:"SQL" help:"At first job.completed_at."`

@@ -27,7 +27,7 @@ func (s *server) stall(id string) net.Conn {
 	return conn
 }
 
-// flood updates the job with as much text as viewers are shown, until it is told to stop; then it says how often.
+// flood updates the job with as much text as viewers are shown, until it is sent to stop; then it says how often.
 func (s *server) flood(id string) (stop func() int) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -188,7 +188,7 @@ func TestHerdComesBackSpreadOut(t *testing.T) {
 		}
 	}
 	t.Logf("of %d turned away, %d come back in the fullest second, and the last after %d s", herd, most, last)
-	// They are told while they come: the first ones don't know yet how many there will be.
+	// They are sent while they come: the first ones don't know yet how many there will be.
 	if most > herd/2 || last < 8 {
 		t.Errorf("they come back at once: %v", seconds)
 	}

@@ -8,14 +8,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 )
 
 func main() {
-	if unknown, err := unknownVariables(os.Environ()); err == nil && len(unknown) > 0 {
-		fmt.Fprintf(os.Stderr, "jobprogress: ignored, because there is no such setting: %s\n", strings.Join(unknown, ", "))
-	}
 	err := run(untilSignal(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	if err == nil {
 		return

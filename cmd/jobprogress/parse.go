@@ -36,12 +36,13 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 				value := getenv(name)
 				if file := getenv(secretFile(name)); file != "" && flag.Tag.Has(secretTag) {
 					files[name] = file
-					text, err := readSecret(file)
-					switch {
-					case value != "":
-						invalid = append(invalid, fmt.Errorf("%s and %s contradict each other: choose one", name, secretFile(name)))
-					case err != nil:
+					text, err := readSecret(name, file)
+					if value != "" {
+						err = fmt.Errorf("and %s contradict each other: choose one", name)
+					}
+					if err != nil {
 						invalid = append(invalid, fmt.Errorf("%s: %w", secretFile(name), err))
+						text = unread
 					}
 					return text, nil
 				}
@@ -92,7 +93,7 @@ func unknownVariables(environ []string) (unknown []string, err error) {
 		if flag, ok := node.(*kong.Flag); ok {
 			for _, name := range flag.Envs {
 				known[name] = true
-				known[secretFile(name)] = flag.Tag.Has(secretTag)
+				known[secretFile(name)] = known[secretFile(name)] || flag.Tag.Has(secretTag)
 			}
 		}
 		return next(nil)

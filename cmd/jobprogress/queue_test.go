@@ -274,7 +274,7 @@ type syncArgs struct {
 
 func (syncArgs) Kind() string { return "sync" }
 
-// syncWorker does what it is told.
+// syncWorker does what it is sent.
 type syncWorker struct {
 	river.WorkerDefaults[syncArgs]
 	pool *pgxpool.Pool

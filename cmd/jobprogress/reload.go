@@ -14,21 +14,25 @@ import (
 // files are those that are read again when they change, and at a SIGHUP: certificates, keys and secrets are renewed
 // without a restart.
 type files struct {
-	log *slog.Logger
-	all []interface{ reload() }
+	log     *slog.Logger
+	signals chan os.Signal // SIGHUPs, from the start: an early one must not end us
+	all     []interface{ reload() }
 }
 
-// run waits for SIGHUPs until ctx ends. It returns nil.
+func newFiles(log *slog.Logger) *files {
+	f := &files{log: log, signals: make(chan os.Signal, 1)}
+	signal.Notify(f.signals, syscall.SIGHUP)
+	return f
+}
+
+// run reads the files again at each SIGHUP, until ctx ends. It returns nil.
 func (f *files) run(ctx context.Context) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-signals:
-			f.log.Info("SIGHUP: reading certificates, keys and secrets again", "files", len(f.all))
+		case <-f.signals:
+			f.log.Info("SIGHUP: reading certificates, keys and secrets again")
 			for _, one := range f.all {
 				one.reload()
 			}
@@ -36,20 +40,21 @@ func (f *files) run(ctx context.Context) error {
 	}
 }
 
-// reload returns a function for what files hold now, as load reads them.
-func reload[T any](f *files, load func() (T, error), names ...string) (func() T, error) {
-	r := &reloaded[T]{log: f.log, load: load, files: names, stamps: stamps(names), looked: time.Now()}
-	var err error
-	r.value, err = load()
+// close has SIGHUP end the process again.
+func (f *files) close() { signal.Stop(f.signals) }
+
+// reload returns a function for what the files of these names hold now. value is what was read of them already.
+func reload[T any](f *files, value T, load func() (T, error), names ...string) func() T {
+	r := &reloaded[T]{log: f.log, load: load, names: names, value: value, stamps: stamps(names), looked: time.Now()}
 	f.all = append(f.all, r)
-	return r.get, err
+	return r.get
 }
 
 // reloaded is what files hold.
 type reloaded[T any] struct {
 	log   *slog.Logger
 	load  func() (T, error)
-	files []string
+	names []string
 
 	mu     sync.Mutex
 	value  T
@@ -58,11 +63,15 @@ type reloaded[T any] struct {
 	looked time.Time
 }
 
-// stamp is by which a file is seen to have changed.
+// stamp identifies a version of a file; that of none is zero.
 type stamp struct {
-	modified time.Time
-	size     int64
+	modified    time.Time
+	size        int64
+	device, ino uint64
 }
+
+// pipe is the stamp of what can be read once only, and may keep a reader waiting.
+var pipe = stamp{size: -1}
 
 // lookInterval is how often the files are looked at, at most.
 const lookInterval = time.Second
@@ -75,8 +84,10 @@ func (r *reloaded[T]) get() T {
 		return r.value
 	}
 	r.looked = time.Now()
-	if now := stamps(r.files); !slices.Equal(now, r.stamps) {
+	if now := stamps(r.names); !slices.Equal(now, r.stamps) {
 		r.read(now)
+	} else {
+		r.failed = nil
 	}
 	return r.value
 }
@@ -86,29 +97,40 @@ func (r *reloaded[T]) reload() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failed = nil
-	r.read(stamps(r.files))
+	r.read(stamps(r.names))
 }
 
-// read reads the files. What can't be read takes no other's place: the files may be half written. It is tried again, for
-// who may read a file can change without a trace here.
+// read reads the files. On an error the old value stays in use: the files may be half written. It is tried again, for who
+// may read a file can change without a trace here.
 func (r *reloaded[T]) read(now []stamp) {
+	if slices.Contains(now, pipe) {
+		return
+	}
 	value, err := r.load()
 	if err == nil {
 		r.value, r.stamps, r.failed = value, now, nil
-		r.log.Info("files read again", "files", r.files)
+		r.log.Info("files read again", "files", r.names)
 		return
 	}
 	if !slices.Equal(now, r.failed) {
 		r.failed = now
-		r.log.Error("files have changed and can't be read: what they held before stays in use", "files", r.files, "error", err)
+		r.log.Error("files have changed and can't be read: what they held before stays in use", "files", r.names, "error", err)
 	}
 }
 
-func stamps(files []string) []stamp {
-	all := make([]stamp, len(files))
-	for i, file := range files {
-		if info, err := os.Stat(file); err == nil {
-			all[i] = stamp{info.ModTime(), info.Size()}
+func stamps(names []string) []stamp {
+	all := make([]stamp, len(names))
+	for i, name := range names {
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+		case !info.Mode().IsRegular():
+			all[i] = pipe
+		default:
+			all[i] = stamp{modified: info.ModTime(), size: info.Size()}
+			if system, ok := info.Sys().(*syscall.Stat_t); ok {
+				all[i].device, all[i].ino = uint64(system.Dev), system.Ino
+			}
 		}
 	}
 	return all

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -9,15 +10,28 @@ import (
 // secretFile is the variable that names a file with the value of a secret, which platforms mount and replace.
 func secretFile(env string) string { return env + "_FILE" }
 
-// readSecret reads a value, without the line end that editors leave in files.
-func readSecret(file string) (string, error) {
+// previousSecret is the variable of the one secret that there need not be.
+const previousSecret = "JOBPROGRESS_JWT_PREVIOUS_SECRET"
+
+// readSecret reads a value, without the line end that editors leave in files. The file of a
+// previous secret may be empty.
+func readSecret(env, file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", err // it names the file
 	}
 	value := strings.TrimRight(string(text), "\r\n")
-	if value == "" {
-		return "", fmt.Errorf("%s is empty", file)
+	if strings.HasSuffix(env, "DATABASE_URL") {
+		value = strings.TrimSpace(value)
 	}
-	return value, nil
+	switch {
+	case value == "" && env != previousSecret:
+		return "", fmt.Errorf("%s is empty", file)
+	case strings.HasSuffix(env, "DATABASE_URL"):
+		err = errors.Join(validateURL(value, file)...)
+	}
+	return value, err
 }
+
+// unread takes the place of what can't be read, so that nothing else is said of it.
+const unread = "postgres://unread@localhost/unread"

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"jobprogress/internal/auth"
@@ -35,11 +37,13 @@ func TestSecretsInFiles(t *testing.T) {
 	}{
 		"from a file":         {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file}},
 		"a flag wins":         {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": "nowhere"}, args: []string{"--jwt-secret", secret}},
-		"both":                {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_SECRET": secret}, want: "JOBPROGRESS_JWT_SECRET and JOBPROGRESS_JWT_SECRET_FILE contradict each other"},
+		"both":                {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_SECRET": secret}, want: "JOBPROGRESS_JWT_SECRET_FILE: and JOBPROGRESS_JWT_SECRET contradict each other"},
 		"no such file":        {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": "nowhere"}, want: "JOBPROGRESS_JWT_SECRET_FILE: open nowhere"},
 		"an empty file":       {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": empty}, want: "empty is empty"},
 		"what is no secret":   {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "JOBPROGRESS_COOKIE_FILE": "nowhere"}},
-		"no URL of databases": {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL_FILE": file}, want: "DATABASE_URL"},
+		"no previous secret":  {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_PREVIOUS_SECRET_FILE": empty}},
+		"a pasted line":       {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL": "DATABASE_URL=postgres://u:" + secret + "@h/d"}, want: "DATABASE_URL (--database-url) is no URL"},
+		"no URL of databases": {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL_FILE": file}, want: "is no URL like postgres://"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(append([]string{"serve"}, tt.args...), func(name string) string { return tt.env[name] }, os.Stdout, os.Stderr)
@@ -48,6 +52,8 @@ func TestSecretsInFiles(t *testing.T) {
 				t.Error(err)
 			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 				t.Errorf("%v, want %q", err, tt.want)
+			case err != nil && (strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "is missing")):
+				t.Errorf("%v shows the secret, or names a fault that there is not", err)
 			}
 		})
 	}
@@ -66,14 +72,18 @@ func TestSecretsAreReplaced(t *testing.T) {
 		}
 	}
 	exec(`create role ` + role + ` login superuser password '` + role + `'`)
-	t.Cleanup(func() { db.Exec(context.Background(), `drop role `+role) })
+	t.Cleanup(func() {
+		if _, err := db.Exec(context.Background(), `drop role `+role); err != nil {
+			t.Error(err)
+		}
+	})
 	dir := t.TempDir()
 	databaseFile, secretFile := filepath.Join(dir, "database"), filepath.Join(dir, "secret")
 	databaseURL := pgtest.WithRole(admin, role)
 	writeFile(t, databaseFile, databaseURL)
 	writeFile(t, secretFile, secret)
 	env := map[string]string{"DATABASE_URL_FILE": databaseFile, "JOBPROGRESS_JWT_SECRET_FILE": secretFile}
-	s := serveForTestIn(t, admin, &http.Client{Transport: &http.Transport{}}, func(name string) string { return env[name] })
+	s := serveForTestIn(t, admin, &http.Client{Transport: &http.Transport{}}, func(name string) string { return env[name] }, "--backstop-interval", "500ms")
 	id := s.insert()
 	stream := s.open("/api/jobs/" + id + "/progress")
 	stream.until("running")
@@ -99,6 +109,75 @@ func TestSecretsAreReplaced(t *testing.T) {
 	s.eventually("the new secret counts", func() bool {
 		response, _ := s.get("/api/jobs/"+id, "Authorization: Bearer "+token)
 		return response.StatusCode == http.StatusOK
+	})
+	stream.ends() // its token does not
+}
+
+// What the files of keys hold counts, as long as it makes sense.
+func TestKeysFollowTheirFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		present, previous := filepath.Join(dir, "present"), filepath.Join(dir, "previous")
+		writeFile(t, present, "one")
+		writeFile(t, previous, "")
+		var log strings.Builder
+		f := &files{log: slog.New(slog.NewTextHandler(&log, nil))}
+		c := &serveCommand{secretFiles: map[string]string{"JOBPROGRESS_JWT_SECRET": present, previousSecret: previous}}
+		c.JWTSecret = "one"
+		keys := c.secrets(f).(auth.SecretFiles)
+		has := func(step string, want ...string) {
+			t.Helper()
+			time.Sleep(lookInterval)
+			var got []string
+			for _, key := range keys() {
+				got = append(got, string(key))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: %q, want %q", step, got, want)
+			}
+		}
+		has("at first", "one")
+		writeFile(t, previous, "one")
+		writeFile(t, present, "three")
+		has("replaced", "three", "one")
+		writeFile(t, present, "\n")
+		has("emptied, which must be a mistake", "three", "one")
+		if !strings.Contains(log.String(), "present is empty") {
+			t.Errorf("the log does not say so: %s", log.String())
+		}
+		writeFile(t, present, "three")
+		os.Remove(previous)
+		has("the previous one taken away", "three")
+
+		// Kubernetes swaps a link.
+		writeFile(t, filepath.Join(dir, "next"), "third")
+		os.Remove(present)
+		if err := os.Symlink("next", present); err != nil {
+			t.Fatal(err)
+		}
+		has("behind a link", "third")
+
+		// Nothing shows this but a SIGHUP.
+		info, err := os.Stat(present)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, present, "fourt")
+		if err := os.Chtimes(present, info.ModTime(), info.ModTime()); err != nil {
+			t.Fatal(err)
+		}
+		has("secretly", "third")
+		f.signals = make(chan os.Signal, 1)
+		go f.run(t.Context())
+		f.signals <- syscall.SIGHUP
+		has("after a SIGHUP", "fourt")
+
+		// A reader of a pipe would wait for ever.
+		os.Remove(present)
+		if err := syscall.Mkfifo(present, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		has("a pipe", "fourt")
 	})
 }
 

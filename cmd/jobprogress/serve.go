@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"time"
 
@@ -80,22 +81,21 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 	if c.InsecureNoAuth {
 		// As an error, so that no log level hides it.
 		log.Error("authentication is off: everybody who reaches this server sees every job", "addr", c.Addr)
-	} else if c.JWTSecret != "" && len(c.JWTSecret) < leastSecret {
-		log.Warn("the JWT secret is short: HS256 asks for 32 bytes or more", "bytes", len(c.JWTSecret))
+	} else if c.JWTSecret != "" {
+		warnOfShort(log, c.JWTSecret)
 	}
+	if unknown, err := unknownVariables(os.Environ()); err == nil && len(unknown) > 0 {
+		log.Warn("variables are ignored, because there are no such settings", "variables", unknown)
+	}
+	files := newFiles(log)
+	defer files.close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo())
 
-	files := &files{log: log}
-	databaseURL, err := c.follow(files, "DATABASE_URL", c.DatabaseURL)
-	if err != nil {
-		return err
-	}
+	databaseURL := c.follow(files, "DATABASE_URL", c.DatabaseURL)
 	listenURL := databaseURL
 	if c.ListenDatabaseURL != "" {
-		if listenURL, err = c.follow(files, "LISTEN_DATABASE_URL", c.ListenDatabaseURL); err != nil {
-			return err
-		}
+		listenURL = c.follow(files, "LISTEN_DATABASE_URL", c.ListenDatabaseURL)
 	}
 	requestStore, err := store.Open(databaseURL, requestConns)
 	if err != nil {
@@ -141,20 +141,21 @@ func (c *serveCommand) run(ctx context.Context, _, stderr io.Writer) error {
 
 	listener, err := listen(c.Addr, 2*c.WriteTimeout)
 	if err != nil {
-		return listenError("--addr", c.Addr, err)
+		return listenError("addr", "JOBPROGRESS_ADDR", c.Addr, err)
 	}
 	defer listener.Close()
 	adminListener, err := net.Listen("tcp", c.AdminAddr)
 	if err != nil {
-		return listenError("--admin-addr", c.AdminAddr, err)
+		return listenError("admin-addr", "JOBPROGRESS_ADMIN_ADDR", c.AdminAddr, err)
 	}
 	defer adminListener.Close()
 	public, admin := c.server(handler, log), c.server(api.Admin(), log)
 	if c.TLSCert != "" {
-		certificate, err := reload(files, c.certificate, c.TLSCert, c.TLSKey)
+		pair, err := c.certificate()
 		if err != nil {
 			return err
 		}
+		certificate := reload(files, pair, c.certificate, c.TLSCert, c.TLSKey)
 		public.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate(), nil }}
 	}
 	log.Info("serving", "addr", c.url(listener), "admin", "http://"+adminListener.Addr().String())
@@ -209,11 +210,11 @@ func (c *serveCommand) drain(api *httpapi.API, public *http.Server) {
 }
 
 // listenError says which address can't be listened on, and what may be done.
-func listenError(flag, address string, err error) error {
+func listenError(flag, env, address string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s %s is in use: stop what listens there, or name another; port 0 picks a free one", flag, address)
+		return invalidSetting(flag, env, "%s is in use: stop what listens there, or name another; port 0 picks a free one", address)
 	}
-	return fmt.Errorf("%s %s: %w", flag, address, err)
+	return invalidSetting(flag, env, "%s: %w", address, err)
 }
 
 // closeSoon closes a pool, but does not wait for connections to a database that hangs.
@@ -229,7 +230,7 @@ func closeSoon(s *store.Store) {
 	}
 }
 
-// serve makes nothing of the error that a server returns after Shutdown or Close.
+// serve ignores the error that a server returns after Shutdown or Close.
 func serve(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -119,7 +119,7 @@ func TestAddressInUseIsNamed(t *testing.T) {
 	for _, flag := range []string{"--addr", "--admin-addr"} {
 		args := []string{"serve", "--database-url", "postgres://127.0.0.1:1/none", "--jwt-secret", secret, "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", flag, taken.Addr().String()}
 		err := run(t.Context(), args, noEnv, io.Discard, io.Discard)
-		if want := flag + " " + taken.Addr().String() + " is in use"; err == nil || !strings.Contains(err.Error(), want) {
+		if want := "(" + flag + ") " + taken.Addr().String() + " is in use"; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("it says %v, and not %q", err, want)
 		}
 	}

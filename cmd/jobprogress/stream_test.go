@@ -49,7 +49,7 @@ func TestStreamToTheByte(t *testing.T) {
 		s.exec(`select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, id)
 		expect(`id: \S+\ndata: \{"type":"item","itemId":"s1","itemKind":"song","status":"in_progress","label":"Artist – Title"\}`)
 
-		// Another viewer comes back with that id and hears only what is new.
+		// Another viewer comes back with that id and receives only what is new.
 		back := s.open(streamOf(id), "Last-Event-ID: "+lastID)
 		inURL := s.open(streamOf(id) + "?lastEventId=" + lastID)
 
@@ -60,10 +60,10 @@ func TestStreamToTheByte(t *testing.T) {
 		st.ends()
 		for _, b := range []*stream{back, inURL} {
 			if got := b.next(); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "data:") {
-				t.Errorf("whoever comes back hears %q first", got)
+				t.Errorf("who comes back receives %q first", got)
 			}
 			if got := b.next(); !strings.Contains(got, doneEvent(6)) {
-				t.Errorf("whoever comes back hears %q then", got)
+				t.Errorf("who comes back receives %q then", got)
 			}
 			b.ends()
 		}
@@ -109,7 +109,7 @@ func TestIndependentClientReadsAWholeJob(t *testing.T) {
 				final = event["status"] == "completed"
 			}
 		})
-		// After the end it comes back by itself, hears 204 and stops.
+		// After the end it comes back by itself, receives 204 and stops.
 		if err := connection.Connect(); ctx.Err() != nil || err == nil || !strings.Contains(err.Error(), "204") {
 			t.Errorf("the client ends with %v", err)
 		}
@@ -163,18 +163,18 @@ func TestNamedEventsForPagesThatAsk(t *testing.T) {
 		asked.until("event: heartbeat")
 		reachable := s.unreachable("listen")
 		if got := asked.until("event: bus"); got != "event: bus\ndata: {\"state\":\"degraded\"}" {
-			t.Errorf("the page is told %q", got)
+			t.Errorf("the page is sent %q", got)
 		}
 		late := s.open(streamOf(id) + "?heartbeat=1")
 		late.until("degraded")
 		reachable()
 		if got := asked.until("event: bus"); got != "event: bus\ndata: {\"state\":\"recovered\"}" {
-			t.Errorf("the page is told %q", got)
+			t.Errorf("the page is sent %q", got)
 		}
 		s.progress(id, 9)
 		for got := plain.next(); !strings.Contains(got, doneEvent(9)); got = plain.next() {
 			if strings.Contains(got, "event:") {
-				t.Errorf("a page that did not ask is told %q", got)
+				t.Errorf("a page that did not ask is sent %q", got)
 			}
 		}
 	}, "--ping-interval", "100ms")
@@ -205,7 +205,7 @@ func TestJobGivenToAnotherAccountEndsTheStream(t *testing.T) {
 		st.ends()
 		for len(st.blocks) > 0 {
 			if b := <-st.blocks; strings.Contains(b, "77") {
-				t.Errorf("the former owner is told %q", b)
+				t.Errorf("the former owner is sent %q", b)
 			}
 		}
 		if response, _ := s.get(streamOf(id)); response.StatusCode != http.StatusNotFound {

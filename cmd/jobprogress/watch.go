@@ -73,7 +73,7 @@ func (c *watchCommand) run(ctx context.Context, stdout, stderr io.Writer) error 
 	case terminal:
 		v = newOneBar(file, c.ID)
 	default:
-		v = plain{stdout}
+		v = newPlain(stdout)
 	}
 	if c.ID != "" {
 		path = "/api/jobs/" + url.PathEscape(c.ID) + "/progress"
@@ -132,7 +132,7 @@ func (r refusal) Error() string { return r.reason }
 // errSeen is that the job had ended when we came back.
 var errSeen = errors.New("job has ended")
 
-// validate tells a stream from a refusal, and those worth another try from the rest.
+// validate distinguishes a stream from a refusal, and those worth another try from the rest.
 func validate(response *http.Response) error {
 	switch {
 	case response.StatusCode == http.StatusOK:

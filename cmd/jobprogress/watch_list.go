@@ -20,7 +20,7 @@ type jobs struct {
 // newJobs draws a bar for each job in a terminal, else prints a line for each event, which begins with the job.
 func newJobs(w io.Writer, terminal bool) *jobs {
 	j := &jobs{views: make(map[string]view), wait: func() {}}
-	j.newView = func(id string) view { return plain{prefixed{w, shortID(id) + " "}} }
+	j.newView = func(id string) view { return newPlain(prefixed{w, shortID(id) + " "}) }
 	if terminal {
 		drawn := mpb.New(mpb.WithOutput(w), mpb.WithWidth(60))
 		j.newView = func(id string) view { return newBar(drawn, id) }

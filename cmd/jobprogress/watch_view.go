@@ -13,12 +13,21 @@ import (
 )
 
 // plain prints a line for each event: for pipes and logs.
-type plain struct{ w io.Writer }
+type plain struct {
+	w      io.Writer
+	labels map[string]string // of items, which may be said once only
+}
+
+func newPlain(w io.Writer) plain { return plain{w, make(map[string]string)} }
 
 func (p plain) show(e event) {
 	switch e.Type {
 	case "progress":
-		fmt.Fprintf(p.w, "progress %d/%d succeeded %d failed %d%s\n", e.Done, e.Total, e.Succeeded, e.Failed, strings.TrimRight(" "+printable(e.Progress.Message), " "))
+		line := fmt.Sprintf("progress %d/%d", e.Done, e.Total)
+		if e.Succeeded > 0 || e.Failed > 0 { // not all tables count them
+			line += fmt.Sprintf(" succeeded %d failed %d", e.Succeeded, e.Failed)
+		}
+		fmt.Fprintln(p.w, strings.TrimRight(line+" "+printable(e.Progress.Message), " "))
 	case "status":
 		fmt.Fprintf(p.w, "status %s\n", printable(e.Status))
 	case "error":
@@ -26,7 +35,11 @@ func (p plain) show(e event) {
 			fmt.Fprintf(p.w, "error %s\n", printable(e.Message))
 		}
 	case "item":
-		fmt.Fprintf(p.w, "%s %s %s %s\n", printable(e.Kind), printable(e.ItemID), e.Status, printable(e.Label))
+		if e.Label != "" {
+			p.labels[e.ItemID] = e.Label
+		}
+		line := fmt.Sprintf("%s %s %s %s", printable(e.Kind), printable(e.ItemID), e.Status, printable(p.labels[e.ItemID]))
+		fmt.Fprintln(p.w, strings.TrimRight(line, " "))
 	}
 }
 

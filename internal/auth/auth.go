@@ -1,4 +1,4 @@
-// Package auth tells which account sends a request. It stands before everything else that a request meets, and knows
+// Package auth says which account sends a request. It stands before everything else that a request meets, and knows
 // nobody.
 package auth
 
@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/http"
 	"strings"
@@ -67,7 +68,10 @@ func credentials(r *http.Request, cookie string) (tokens []string, err error) {
 			}
 		}
 	}
-	if tokens == nil {
+	switch {
+	case tokens == nil && r.Header.Get("Authorization") != "":
+		return nil, fmt.Errorf("%w: Authorization is not Bearer and a token", ErrMissing)
+	case tokens == nil:
 		return nil, ErrMissing
 	}
 	return tokens[:min(len(tokens), maxTokens)], nil

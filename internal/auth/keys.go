@@ -102,7 +102,7 @@ func ParsePublicKey(text []byte) (PublicKey, error) {
 	return newPublicKey(public)
 }
 
-// newPublicKey tells what a key is for, or what is wrong with it.
+// newPublicKey says what a key is for, or what is wrong with it.
 func newPublicKey(public any) (PublicKey, error) {
 	switch key := public.(type) {
 	case *rsa.PublicKey:

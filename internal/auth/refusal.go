@@ -29,8 +29,12 @@ func (j JWT) refusal(err error, token *jwt.Token, claims jwt.MapClaims) error {
 	add(jwt.ErrTokenInvalidAudience, "aud is %.100q, and not %q", claims["aud"], j.Audience)
 	add(jwt.ErrTokenInvalidIssuer, "iss is %.100q, and not %q", claims["iss"], j.Issuer)
 	if token != nil {
-		add(jwt.ErrTokenSignatureInvalid, "alg %.20q, kid %.100q", token.Header["alg"], token.Header["kid"])
-		add(jwt.ErrTokenUnverifiable, "alg %.20q, kid %.100q", token.Header["alg"], token.Header["kid"])
+		key := "no kid"
+		if kid, ok := token.Header["kid"]; ok {
+			key = fmt.Sprintf("kid %.100q", kid)
+		}
+		add(jwt.ErrTokenSignatureInvalid, "alg %.20q, %s", token.Header["alg"], key)
+		add(jwt.ErrTokenUnverifiable, "alg %.20q, %s", token.Header["alg"], key)
 	}
 	if details == nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)

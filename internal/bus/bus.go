@@ -55,7 +55,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// newBackoff is the wait between attempts to connect: a database that is back is heard again within 2.25 s, also after a
+// newBackoff is the wait between attempts to connect: a database that is back is connected again within 2.25 s, also after a
 // long time away.
 func newBackoff() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{

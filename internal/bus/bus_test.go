@@ -25,11 +25,11 @@ func TestWhatCommitsIsSent(t *testing.T) {
 	r.live(true)
 	id := r.insert()
 	w := r.watch(id)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, id)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'in_progress', 'Artist – Title')`, id)
 	r.sees(w, `"itemId":"s1"`)
-	exec(t, r.admin, `update job set status = 'completed'`)
+	pgtest.Exec(t, r.admin, `update job set status = 'completed'`)
 	r.sees(w, `"completed"`)
 }
 
@@ -38,7 +38,7 @@ func TestDeletedRowIsSent(t *testing.T) {
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
 	w := r.watch(r.insert())
-	exec(t, r.admin, `delete from job`)
+	pgtest.Exec(t, r.admin, `delete from job`)
 	r.sees(w, "job no longer exists")
 }
 
@@ -52,9 +52,9 @@ func TestItemsAreTheSameOnEveryServer(t *testing.T) {
 	second.live(true)
 	id := r.insert()
 	first, other := r.watch(id), second.watch(id)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued', 'Björk')`, id)
-	exec(t, r.admin, `select jobprogress.item($1, 's2', 'song', 'queued')`, id)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded', 'Björk')`, id)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued', 'Björk')`, id)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 's2', 'song', 'queued')`, id)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded', 'Björk')`, id)
 	restarted := start(t, url, time.Hour)
 	restarted.live(true)
 	for name, w := range map[string]*hub.Subscriber{"first": first, "second": other, "late": second.watch(id), "restarted": restarted.watch(id)} {
@@ -72,22 +72,22 @@ func TestItemsAreKeptWhileTheReadingSessionIsAway(t *testing.T) {
 	id := r.insert()
 	w := r.watch(id)
 	for i := range 5 {
-		exec(t, r.admin, `do $$ begin
+		pgtest.Exec(t, r.admin, `do $$ begin
 			perform pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'jobprogress read';
 			perform pg_sleep(0.02);
 		end $$`)
-		exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, id, fmt.Sprint("s", i))
+		pgtest.Exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, id, fmt.Sprint("s", i))
 		r.sees(w, fmt.Sprintf(`"s%d"`, i))
 	}
-	exec(t, r.admin, `do $$ begin
+	pgtest.Exec(t, r.admin, `do $$ begin
 		perform pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'jobprogress %';
 		perform pg_sleep(0.02);
 	end $$`)
-	exec(t, r.admin, `select jobprogress.item($1, 'without a server', 'song', 'queued')`, id)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 'without a server', 'song', 'queued')`, id)
 	r.sees(w, "without a server")
 }
 
-// The last item that was told of counts, whichever transaction commits last.
+// The last item that was sent of counts, whichever transaction commits last.
 func TestItemsOfTransactionsThatCommitInAnotherOrder(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -95,13 +95,13 @@ func TestItemsOfTransactionsThatCommitInAnotherOrder(t *testing.T) {
 	r.live(true)
 	id := r.insert()
 	w := r.watch(id)
-	early := connect(t, url)
-	exec(t, early, `begin`)
-	exec(t, early, `select jobprogress.item($1, 's1', 'song', 'in_progress')`, id)
-	exec(t, early, `select jobprogress.item($1, 'marker', 'song', 'queued')`, id)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded')`, id)
+	early := pgtest.Connect(t, url)
+	pgtest.Exec(t, early, `begin`)
+	pgtest.Exec(t, early, `select jobprogress.item($1, 's1', 'song', 'in_progress')`, id)
+	pgtest.Exec(t, early, `select jobprogress.item($1, 'marker', 'song', 'queued')`, id)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'succeeded')`, id)
 	r.sees(w, `"succeeded"`)
-	exec(t, early, `commit`)
+	pgtest.Exec(t, early, `commit`)
 	r.sees(w, `"marker"`)
 	for _, f := range w.Changes(hub.Cursor{}).Frames {
 		if strings.Contains(string(f.Data), `"s1"`) && !strings.Contains(string(f.Data), `"succeeded"`) {
@@ -116,13 +116,13 @@ func TestNotificationsOfAnybodyAreHarmless(t *testing.T) {
 	r.live(true)
 	id := r.insert()
 	w := r.watch(id)
-	exec(t, r.admin, `notify jobprogress, 'garbage'`)
-	exec(t, r.admin, `notify jobprogress`)
-	exec(t, r.admin, `select pg_notify('jobprogress', repeat('x', 7999))`)
-	exec(t, r.admin, `select pg_notify('jobprogress', '`+uuid.NewString()+`')`)
-	exec(t, r.admin, `select pg_notify('jobprogress', '`+string(id)+`')`)
-	exec(t, r.admin, `notify jobprogress, 'probe forged'`)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `notify jobprogress, 'garbage'`)
+	pgtest.Exec(t, r.admin, `notify jobprogress`)
+	pgtest.Exec(t, r.admin, `select pg_notify('jobprogress', repeat('x', 7999))`)
+	pgtest.Exec(t, r.admin, `select pg_notify('jobprogress', '`+uuid.NewString()+`')`)
+	pgtest.Exec(t, r.admin, `select pg_notify('jobprogress', '`+string(id)+`')`)
+	pgtest.Exec(t, r.admin, `notify jobprogress, 'probe forged'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
 	r.counts(`jobprogress_notifications_total{of="malformed"} 3`)
 	r.counts(`jobprogress_notifications_total{of="unwatched"} 1`)
@@ -142,8 +142,8 @@ func TestSessionTerminated(t *testing.T) {
 			for done := range 5 {
 				r.terminate("jobprogress " + session)
 				// Notified to nobody, or while nobody holds the lock.
-				exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
-				exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, id, fmt.Sprint("s", done))
+				pgtest.Exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
+				pgtest.Exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, id, fmt.Sprint("s", done))
 				r.sees(w, fmt.Sprint(`"done":`, done+1))
 				r.counts(fmt.Sprintf(`jobprogress_bus_reconnects_total{session=%q} %d`, session, done+1))
 				r.live(true)
@@ -183,9 +183,9 @@ func TestViewersSeeWhatCommitsWhateverTheApplicationsTriggersDo(t *testing.T) {
 			if name == "trigger of one row that updates another" {
 				r.insert()
 			}
-			exec(t, r.admin, c.define)
+			pgtest.Exec(t, r.admin, c.define)
 			w := r.watch(id)
-			exec(t, r.admin, c.run, id)
+			pgtest.Exec(t, r.admin, c.run, id)
 			r.sees(w, c.want)
 			for _, f := range w.Changes(hub.Cursor{}).Frames {
 				if strings.Contains(string(f.Data), `"failed"`) && strings.Contains(string(f.Data), "status") {
@@ -196,7 +196,7 @@ func TestViewersSeeWhatCommitsWhateverTheApplicationsTriggersDo(t *testing.T) {
 	}
 }
 
-// Each server hears the probes of all, and must not take them for its own.
+// Each server receives the probes of all, and must not take them for its own.
 func TestTwoServersProbeAndBothStayLive(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -204,7 +204,7 @@ func TestTwoServersProbeAndBothStayLive(t *testing.T) {
 	one.live(true)
 	two.live(true)
 	for range 500 {
-		exec(t, one.admin, `notify jobprogress, 'probe another server''s'`)
+		pgtest.Exec(t, one.admin, `notify jobprogress, 'probe another server''s'`)
 	}
 	time.Sleep(2 * 5 * time.Second) // two rounds of probes
 	for _, r := range []*running{one, two} {
@@ -231,9 +231,9 @@ func TestChangesThatNobodyNotifies(t *testing.T) {
 			id := r.insert()
 			w := r.watch(id)
 			r.counts(`jobprogress_buckets{state="notified"} 1`)
-			exec(t, r.admin, silence)
+			pgtest.Exec(t, r.admin, silence)
 			for done, counted := 1, false; !counted; done++ { // the first may be read before the topic counts as notified
-				exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, id, done)
+				pgtest.Exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, id, done)
 				r.sees(w, fmt.Sprint(`"done":`, done))
 				time.Sleep(time.Second) // two backstops
 				counted = !r.has(`jobprogress_unnotified_changes_total 0`)
@@ -273,13 +273,13 @@ func TestOtherVersionsOfTheSQLAreNamed(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.New(t)
-			exec(t, connect(t, url), `create or replace function jobprogress.attachment() returns jsonb language sql as 'select jsonb_build_object(''version'', `+version+`)'`)
+			pgtest.Exec(t, pgtest.Connect(t, url), `create or replace function jobprogress.attachment() returns jsonb language sql as 'select jsonb_build_object(''version'', `+version+`)'`)
 			r := start(t, url, time.Hour)
 			r.says("version", want)
 			if status, _ := r.hub.Status(); status.Live || !strings.Contains(status.Reason, want) {
 				t.Errorf("status %+v", status)
 			}
-			exec(t, r.admin, `update job set status = 'running'`) // and breaks no writer
+			pgtest.Exec(t, r.admin, `update job set status = 'running'`) // and breaks no writer
 			if held := r.locks(256); held != 0 {
 				t.Errorf("it holds %d locks", held)
 			}
@@ -292,21 +292,21 @@ func TestRowThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	r := start(t, pgtest.New(t), time.Hour)
 	r.live(true)
-	exec(t, r.admin, `create type odd as enum ('fine'); create function odd_to_jsonb(odd) returns jsonb language plpgsql strict as 'begin raise exception ''cannot be read'' using errcode = ''22000''; end';
+	pgtest.Exec(t, r.admin, `create type odd as enum ('fine'); create function odd_to_jsonb(odd) returns jsonb language plpgsql strict as 'begin raise exception ''cannot be read'' using errcode = ''22000''; end';
 		create cast (odd as jsonb) with function odd_to_jsonb(odd);
 		alter table job alter progress drop default, alter progress type odd using null`)
 	var watched []*hub.Subscriber
 	for range 20 {
 		id := uuid.NewString()
-		exec(t, r.admin, `insert into job (id, account_id, type, status) values ($1, $2, 'matching', 'running')`, id, ada)
+		pgtest.Exec(t, r.admin, `insert into job (id, account_id, type, status) values ($1, $2, 'matching', 'running')`, id, ada)
 		watched = append(watched, r.watch(job.ID(id)))
 	}
 	bad := uuid.NewString()
-	exec(t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', 'fine')`, bad, ada)
+	pgtest.Exec(t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', 'fine')`, bad, ada)
 	if _, err := r.hub.Subscribe(t.Context(), job.ID(bad)); err == nil || !strings.Contains(err.Error(), "cannot be read") {
 		t.Errorf("the row is read: %v", err)
 	}
-	exec(t, r.admin, `update job set error = 'slow'`)
+	pgtest.Exec(t, r.admin, `update job set error = 'slow'`)
 	for _, w := range watched {
 		r.sees(w, `"slow"`)
 	}

@@ -1,4 +1,4 @@
-// Package bus is the PostgreSQL end of the flow. A notification says look, a read says what: the listener hears which
+// Package bus is the PostgreSQL end of the flow. A notification says look, a read says what: the listener receives which
 // jobs changed, the reader reads them into the hub, and that read is the only way in which state arrives.
 //
 // # Who owns what
@@ -15,7 +15,7 @@
 //
 //	connecting → probing → live ⇄ degraded
 //
-// A probe is a notification that the reader's session sends and the listener must hear. Before the first has come back
+// A probe is a notification that the reader's session sends and the listener must receive. Before the first has come back
 // the session has no settings, no locks and reads nothing: behind a transaction pooler all of these would be somebody
 // else's, and without LISTEN in force a read proves nothing about what comes after it. After that it reads for as long as
 // it lasts. While the bus is degraded, because the listener is away, all topics are polled.

@@ -23,7 +23,7 @@ func (r *running) in(bucket byte) job.ID {
 	r.t.Helper()
 	id := uuid.New()
 	id[15] = bucket
-	exec(r.t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id.String(), ada)
+	pgtest.Exec(r.t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id.String(), ada)
 	return job.ID(id.String())
 }
 
@@ -34,7 +34,7 @@ func TestTransactionsThatStraddleTheGate(t *testing.T) {
 	url := pgtest.New(t)
 	r := start(t, url, time.Hour)
 	r.live(true)
-	writer := connect(t, url)
+	writer := pgtest.Connect(t, url)
 	orders := merges([]string{"first", "second", "commit"}, []string{"watch", "lose", "lose"})
 	if len(orders) != 20 {
 		t.Fatalf("%d orders", len(orders))
@@ -61,9 +61,9 @@ func merges(a, b []string) (all [][]string) {
 func (r *running) straddle(id job.ID, writer *pgx.Conn, order []string) {
 	r.t.Helper()
 	update := func(done int) {
-		exec(r.t, writer, fmt.Sprintf(`update job set progress = '{"total": 9, "done": %d}' where id = '%s'`, done, id))
+		pgtest.Exec(r.t, writer, fmt.Sprintf(`update job set progress = '{"total": 9, "done": %d}' where id = '%s'`, done, id))
 	}
-	exec(r.t, writer, `begin`)
+	pgtest.Exec(r.t, writer, `begin`)
 	var w *hub.Subscriber
 	for _, step := range order {
 		switch step {
@@ -72,7 +72,7 @@ func (r *running) straddle(id job.ID, writer *pgx.Conn, order []string) {
 		case "second":
 			update(2)
 		case "commit":
-			exec(r.t, writer, `commit`)
+			pgtest.Exec(r.t, writer, `commit`)
 		case "watch":
 			w = r.watch(id)
 		case "lose":
@@ -96,21 +96,21 @@ func TestLongTransactionNeitherBlocksNorIsBlocked(t *testing.T) {
 	url := pgtest.New(t)
 	r := start(t, url, time.Hour)
 	r.live(true)
-	worker := connect(t, url)
+	worker := pgtest.Connect(t, url)
 	id := r.insert()
-	exec(t, worker, `begin`)
-	exec(t, worker, `update job set progress = '{"total": 9, "done": 1}' where id = $1`, id)
-	exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
+	pgtest.Exec(t, worker, `begin`)
+	pgtest.Exec(t, worker, `update job set progress = '{"total": 9, "done": 1}' where id = $1`, id)
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
 	w := r.watch(id) // waits for nobody
 	r.sees(w, `"total":9`)
-	exec(t, worker, `set local lock_timeout = 1`) // nor does the worker
-	exec(t, worker, `update job set progress = '{"total": 9, "done": 2}' where id = $1`, id)
-	exec(t, worker, `select jobprogress.item($1, 's2', 'song', 'queued')`, id)
-	exec(t, worker, `set local lock_timeout = 0`) // its commit may wait for that of another test's, which notifies too
+	pgtest.Exec(t, worker, `set local lock_timeout = 1`) // nor does the worker
+	pgtest.Exec(t, worker, `update job set progress = '{"total": 9, "done": 2}' where id = $1`, id)
+	pgtest.Exec(t, worker, `select jobprogress.item($1, 's2', 'song', 'queued')`, id)
+	pgtest.Exec(t, worker, `set local lock_timeout = 0`) // its commit may wait for that of another test's, which notifies too
 	other := r.insert()
 	r.sees(r.watch(other), `"total":9`)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 7}' where id = $1`, other)
-	exec(t, worker, `commit`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 7}' where id = $1`, other)
+	pgtest.Exec(t, worker, `commit`)
 	r.sees(w, `"done":2`)
 	r.sees(w, `"s1"`) // told of while nobody watched
 	r.sees(w, `"s2"`)
@@ -125,7 +125,7 @@ func TestLocksAreTakenForWhatIsWatchedAndGivenBack(t *testing.T) {
 	r.watch(r.in(2))
 	r.counts(`jobprogress_buckets{state="notified"} 2`)
 	gone := r.watch(r.in(3))
-	exec(t, r.admin, `delete from job where get_byte(uuid_send(id), 15) = 3`)
+	pgtest.Exec(t, r.admin, `delete from job where get_byte(uuid_send(id), 15) = 3`)
 	r.sees(gone, "no longer exists")
 	gone.Close()
 	none, err := r.hub.Subscribe(t.Context(), job.ID(uuid.NewString()))
@@ -142,14 +142,14 @@ func TestLocksAreTakenForWhatIsWatchedAndGivenBack(t *testing.T) {
 			t.Fatalf("%d locks, want those of two buckets", r.locks(256))
 		}
 	}
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
 }
 
 // flood changes a job 2,000 times as fast as can be.
 func (r *running) flood(id job.ID, from int) {
 	r.t.Helper()
-	exec(r.t, r.admin, fmt.Sprintf(`do $$ begin
+	pgtest.Exec(r.t, r.admin, fmt.Sprintf(`do $$ begin
 		for i in 1..2000 loop
 			update job set progress = jsonb_build_object('total', 10000, 'done', %d + i) where id = '%s';
 			commit;
@@ -169,14 +169,14 @@ func TestFastWorkIsPolled(t *testing.T) {
 		r.flood(fast, round*2000)
 		r.sees(fastViewer, fmt.Sprint(`"done":`, (round+1)*2000))
 		r.counts(fmt.Sprintf(`jobprogress_bucket_switches_total{to="polled"} %d`, round+1))
-		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, slow, round+1)
+		pgtest.Exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $2::int) where id = $1`, slow, round+1)
 		r.sees(slowViewer, fmt.Sprint(`"done":`, round+1))
-		exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, fast, fmt.Sprint("s", round))
+		pgtest.Exec(t, r.admin, `select jobprogress.item($1, $2, 'song', 'queued')`, fast, fmt.Sprint("s", round))
 		r.sees(fastViewer, fmt.Sprintf(`"s%d"`, round))
 		r.counts(`jobprogress_buckets{state="polled"} 0`)
 		r.counts(`jobprogress_buckets{state="notified"} 2`)
 	}
-	exec(t, r.admin, `update job set status = 'completed'`)
+	pgtest.Exec(t, r.admin, `update job set status = 'completed'`)
 	r.sees(fastViewer, `"completed"`)
 	r.sees(slowViewer, `"completed"`)
 }
@@ -187,19 +187,19 @@ func TestLockThatSomebodyElseHolds(t *testing.T) {
 	url := pgtest.New(t)
 	r := start(t, url, time.Hour)
 	r.live(true)
-	stranger := connect(t, url)
-	exec(t, stranger, `select pg_advisory_lock($1, 1)`, store.LockClass)
+	stranger := pgtest.Connect(t, url)
+	pgtest.Exec(t, stranger, `select pg_advisory_lock($1, 1)`, store.LockClass)
 	w := r.watch(r.in(1))
 	for done := range 3 {
-		exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
+		pgtest.Exec(t, r.admin, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+1)
 		r.sees(w, fmt.Sprint(`"done":`, done+1))
-		exec(t, stranger, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+4) // to the session that holds it nobody watches
+		pgtest.Exec(t, stranger, `update job set progress = jsonb_build_object('total', 9, 'done', $1::int)`, done+4) // to the session that holds it nobody watches
 		r.sees(w, fmt.Sprint(`"done":`, done+4))
 	}
 	r.counts(`jobprogress_buckets{state="polled"} 1`)
-	exec(t, stranger, `select pg_advisory_unlock_all()`)
+	pgtest.Exec(t, stranger, `select pg_advisory_unlock_all()`)
 	r.counts(`jobprogress_buckets{state="notified"} 1`)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 8}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 8}'`)
 	r.sees(w, `"done":8`)
 }
 
@@ -214,25 +214,25 @@ func TestNoRoomForLocks(t *testing.T) {
 	for b := range byte(watched) {
 		ids = append(ids, r.in(b))
 	}
-	hog := connect(t, url)
+	hog := pgtest.Connect(t, url)
 	_, err := hog.Exec(t.Context(), `select pg_advisory_lock(1, i) from generate_series(1, 1000000) as i`)
 	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "53200" {
 		t.Fatalf("the table is not full: %v", err)
 	}
-	exec(t, hog, `select pg_advisory_unlock(1, i) from generate_series(1, $1) as i`, room)
-	var watchers []*hub.Subscriber
+	pgtest.Exec(t, hog, `select pg_advisory_unlock(1, i) from generate_series(1, $1) as i`, room)
+	var subscribers []*hub.Subscriber
 	for _, id := range ids {
-		watchers = append(watchers, r.watch(id))
+		subscribers = append(subscribers, r.watch(id))
 	}
 	r.counts(fmt.Sprintf(`jobprogress_buckets{state="polled"} %d`, watched))
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`) // for which there is room again
-	for _, w := range watchers {
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`) // for which there is room again
+	for _, w := range subscribers {
 		r.sees(w, `"done":4`)
 	}
-	exec(t, hog, `select pg_advisory_unlock_all()`)
+	pgtest.Exec(t, hog, `select pg_advisory_unlock_all()`)
 	r.counts(fmt.Sprintf(`jobprogress_buckets{state="notified"} %d`, watched))
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
-	for _, w := range watchers {
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
+	for _, w := range subscribers {
 		r.sees(w, `"done":5`)
 	}
 	r.counts(`jobprogress_bus_reconnects_total{session="read"} 0`)
@@ -247,10 +247,10 @@ func TestGateOff(t *testing.T) {
 	r := start(t, url, time.Hour)
 	r.live(true)
 	w := r.watch(r.insert())
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
 	r.insert()
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 5}'`)
 	r.counts(`jobprogress_notifications_total{of="malformed"} 0`)
 	for end := time.Now().Add(deadline); r.has(`jobprogress_notifications_total{of="unwatched"} 0`) || r.has(`jobprogress_notifications_total{of="unwatched"} 1`); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -12,7 +12,7 @@ import (
 	"jobprogress/internal/store"
 )
 
-// health says to viewers and operators whether the bus hears the database. Each change is one line of the log, also from
+// health says to viewers and operators whether the bus is live. Each change is one line of the log, also from
 // one failure to another; the same failure is logged once a minute. It belongs to the reader.
 type health struct {
 	log    *slog.Logger

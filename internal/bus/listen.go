@@ -99,7 +99,7 @@ func (l *listener) prepare(ctx context.Context, conn *pgx.Conn) (serving bool, e
 // HandleNotification never waits for a viewer. Anybody may notify, so a notification is worth no more than a look at the
 // row.
 func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
-	if !l.prepared { // it hears, so it is a direct session, or one in session mode
+	if !l.prepared { // notifications come, so it is a direct session, or one in session mode
 		serving, err := l.prepare(ctx, conn)
 		l.prepared = serving || err != nil // else once more, at the next
 		if err != nil {
@@ -107,7 +107,7 @@ func (l *listener) HandleNotification(ctx context.Context, n *pgconn.Notificatio
 		}
 	}
 	if probe, ok := strings.CutPrefix(n.Payload, probePrefix); ok {
-		l.backoff.Reset() // the session hears
+		l.backoff.Reset() // notifications come
 		l.state.echo(probe)
 		l.metrics.notifications.WithLabelValues("probe").Inc()
 		return nil

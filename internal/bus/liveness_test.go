@@ -50,9 +50,9 @@ func TestTransactionPoolerIsNamedAndLeftAsItWas(t *testing.T) {
 	r := startWith(t, pooled, func(*bus.Config) {})
 	r.says("LISTEN_DATABASE_URL", "pooler")
 	if status, _ := r.hub.Status(); status.Live {
-		t.Error("the bus believes that it hears")
+		t.Error("the bus believes that it receives")
 	}
-	admin := connect(t, direct)
+	admin := pgtest.Connect(t, direct)
 	r.admin.Close(t.Context())
 	r.admin = admin
 	if n := r.locks(1000); n != 0 {
@@ -83,8 +83,8 @@ func TestSessionPoolerWorks(t *testing.T) {
 	r.live(true)
 	id := r.insert()
 	w := r.watch(id)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
-	exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `select jobprogress.item($1, 's1', 'song', 'queued')`, id)
 	r.sees(w, `"done":4`)
 	r.sees(w, `"s1"`)
 }
@@ -101,9 +101,9 @@ func TestSessionsOnDifferentServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	password, _ := u.User.Password()
-	admin := connect(t, two)
-	exec(t, admin, `create database `+strings.TrimPrefix(u.Path, "/"))
-	exec(t, admin, `alter role postgres password '`+password+`'`)
+	admin := pgtest.Connect(t, two)
+	pgtest.Exec(t, admin, `create database `+strings.TrimPrefix(u.Path, "/"))
+	pgtest.Exec(t, admin, `alter role postgres password '`+password+`'`)
 	u.Host = balance(t, func(n int) string {
 		if both.Load() && n%2 == 1 {
 			return network.Host(two)
@@ -116,7 +116,7 @@ func TestSessionsOnDifferentServers(t *testing.T) {
 	both.Store(false)
 	r.live(true)
 	w := r.watch(r.insert())
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.sees(w, `"done":4`)
 }
 
@@ -130,7 +130,7 @@ func TestDemotedPrimaryIsNamedAndLeft(t *testing.T) {
 	if err := r.admin.QueryRow(t.Context(), `show data_directory`).Scan(&data); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, r.admin, `copy (select) to '`+data+`/standby.signal'`)
+	pgtest.Exec(t, r.admin, `copy (select) to '`+data+`/standby.signal'`)
 	if err := server.Halt(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
@@ -140,9 +140,9 @@ func TestDemotedPrimaryIsNamedAndLeft(t *testing.T) {
 	r.says("standby", "name the primary in DATABASE_URL and LISTEN_DATABASE_URL")
 	r.live(false)
 
-	admin := connect(t, url)
-	exec(t, admin, `select pg_promote()`)
-	exec(t, admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	admin := pgtest.Connect(t, url)
+	pgtest.Exec(t, admin, `select pg_promote()`)
+	pgtest.Exec(t, admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.live(true)
 	r.sees(w, `"done":4`)
 }
@@ -153,9 +153,9 @@ func TestReadOnlyPrimaryIsNamed(t *testing.T) {
 	r := start(t, url, time.Hour)
 	r.live(true)
 	readOnly := func(value string) {
-		exec(t, r.admin, `set default_transaction_read_only = off`)
-		exec(t, r.admin, `do $$ begin execute format('alter database %I set default_transaction_read_only = `+value+`', current_database()); end $$`)
-		exec(t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
+		pgtest.Exec(t, r.admin, `set default_transaction_read_only = off`)
+		pgtest.Exec(t, r.admin, `do $$ begin execute format('alter database %I set default_transaction_read_only = `+value+`', current_database()); end $$`)
+		pgtest.Exec(t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
 	}
 	readOnly("on")
 	r.says("read-only", "default_transaction_read_only")
@@ -188,7 +188,7 @@ func TestHalfOpenConnectionIsFoundAndReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	r.live(false) // the probe does not come back, or can't be sent
 	found := time.Since(start)
 	r.sees(w, `"done":4`)
@@ -211,10 +211,10 @@ func TestStuckHandlerIsFound(t *testing.T) {
 	})
 	r.live(true)
 	w := r.watch(r.insert())
-	exec(t, r.admin, `notify jobprogress, 'garbage'`) // is logged by the handler
+	pgtest.Exec(t, r.admin, `notify jobprogress, 'garbage'`) // is logged by the handler
 	<-stuck
 	r.live(false)
-	exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
+	pgtest.Exec(t, r.admin, `update job set progress = '{"total": 9, "done": 4}'`)
 	close(release)
 	r.live(true)
 	r.sees(w, `"done":4`)
@@ -264,10 +264,10 @@ func TestListenerThatDoesNotReadIsGivenUpByTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.PgConn().Conn().Close()
-	exec(t, listener, `listen jobprogress`)
-	admin := connect(t, url)
+	pgtest.Exec(t, listener, `listen jobprogress`)
+	admin := pgtest.Connect(t, url)
 	for end := time.Now().Add(deadline); ; {
-		exec(t, admin, `select pg_notify('jobprogress', i || repeat('x', 7000)) from generate_series(1, 2000) as i`)
+		pgtest.Exec(t, admin, `select pg_notify('jobprogress', i || repeat('x', 7000)) from generate_series(1, 2000) as i`)
 		var there bool
 		err := admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity where pid = $1)`, pgx.QueryExecModeExec, listener.PgConn().PID()).Scan(&there)
 		if err != nil {
@@ -288,10 +288,10 @@ func TestQueueThatFillsIsSeen(t *testing.T) {
 	url := pgtest.New(t)
 	r := start(t, url, time.Hour)
 	r.live(true)
-	holder := connect(t, url)
-	exec(t, holder, `listen jobprogress`)
-	exec(t, holder, `begin`)
-	exec(t, r.admin, `select pg_notify('jobprogress', i || repeat('x', 7000)) from generate_series(1, 2000) as i`)
+	holder := pgtest.Connect(t, url)
+	pgtest.Exec(t, holder, `listen jobprogress`)
+	pgtest.Exec(t, holder, `begin`)
+	pgtest.Exec(t, r.admin, `select pg_notify('jobprogress', i || repeat('x', 7000)) from generate_series(1, 2000) as i`)
 	for end := time.Now().Add(deadline); ; time.Sleep(50 * time.Millisecond) {
 		all, err := testutil.GatherAndFormat(r.registry, expfmt.TypeTextPlain, "jobprogress_notification_queue_usage")
 		if err != nil {

@@ -23,23 +23,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Main(m)) }
 
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-func exec(t *testing.T, conn *pgx.Conn, text string, args ...any) {
-	t.Helper()
-	if _, err := conn.Exec(t.Context(), text, args...); err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-}
-
 // running is a bus that runs for as long as the test.
 type running struct {
 	t        *testing.T
@@ -67,7 +50,7 @@ func (l lines) Write(p []byte) (int, error) {
 
 func startWith(t *testing.T, url string, change func(*bus.Config)) *running {
 	t.Helper()
-	r := &running{t: t, registry: prometheus.NewRegistry(), admin: connect(t, url), log: make(lines, 100)}
+	r := &running{t: t, registry: prometheus.NewRegistry(), admin: pgtest.Connect(t, url), log: make(lines, 100)}
 	r.hub = hub.New(r.registry)
 	config := bus.Config{
 		URL:              func() string { return url },
@@ -110,7 +93,7 @@ func (r *running) live(want bool) {
 func (r *running) insert() job.ID {
 	r.t.Helper()
 	id := uuid.NewString()
-	exec(r.t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id, ada)
+	pgtest.Exec(r.t, r.admin, `insert into job (id, account_id, type, status, progress) values ($1, $2, 'matching', 'running', '{"total": 9}')`, id, ada)
 	return job.ID(id)
 }
 
@@ -164,7 +147,7 @@ func sent(w *hub.Subscriber, want string) bool {
 // terminate ends the sessions of a name.
 func (r *running) terminate(name string) {
 	r.t.Helper()
-	exec(r.t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1`, name)
+	pgtest.Exec(r.t, r.admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1`, name)
 }
 
 // has reports whether a counter has the value.

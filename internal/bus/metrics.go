@@ -40,7 +40,7 @@ func newMetrics(reg prometheus.Registerer, h *hub.Hub) metrics {
 	}
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "jobprogress_bus_live",
-		Help: "1 while the bus has proven that it hears the database, else 0.",
+		Help: "1 while the bus has proven that notifications reach it, else 0.",
 	}, func() float64 {
 		if status, _ := h.Status(); status.Live {
 			return 1

@@ -7,7 +7,7 @@ import (
 	"jobprogress/internal/job"
 )
 
-type heard = [len(job.Buckets{})]int
+type notified = [len(job.Buckets{})]int
 
 // paced is a pace whose clock goes tick by tick.
 type paced struct {
@@ -21,7 +21,7 @@ func newPaced() *paced {
 	return &paced{newPace(now), now, job.Buckets{}.Complement()}
 }
 
-func (p *paced) tick(h heard) job.Buckets {
+func (p *paced) tick(h notified) job.Buckets {
 	p.now = p.now.Add(100 * time.Millisecond)
 	return p.pace.tick(p.now, h, p.held)
 }
@@ -29,8 +29,8 @@ func (p *paced) tick(h heard) job.Buckets {
 // polls is a time of polls in which jobs of a bucket had changed in every nth.
 func (p *paced) polls(n, every int, topics job.Buckets) {
 	for i := range n {
-		p.tick(heard{})
-		read, changed := topics, heard{}
+		p.tick(notified{})
+		read, changed := topics, notified{}
 		if i%every == 0 {
 			changed[1] = 1
 		}
@@ -41,15 +41,15 @@ func (p *paced) polls(n, every int, topics job.Buckets) {
 
 // quiet is a poll that finds no change.
 func (p *paced) quiet(topics job.Buckets) {
-	p.tick(heard{})
-	p.observe(topics, heard{})
+	p.tick(notified{})
+	p.observe(topics, notified{})
 	p.calm(p.now, topics)
 }
 
 func TestWithinTheBudgetNothingIsReleased(t *testing.T) {
 	p := newPaced()
 	for range 1000 { // 450 a second of 500
-		if release := p.tick(heard{1: 25, 2: 20}); release != (job.Buckets{}) {
+		if release := p.tick(notified{1: 25, 2: 20}); release != (job.Buckets{}) {
 			t.Fatalf("released %v", release)
 		}
 	}
@@ -61,7 +61,7 @@ func TestOverBudgetTheLoudestIsReleasedAndTheQuietOneStays(t *testing.T) {
 		if i == 10 {
 			t.Fatal("nothing is released")
 		}
-		p.tick(heard{1: 100, 2: 1})
+		p.tick(notified{1: 100, 2: 1})
 	}
 	if p.polled != (job.Buckets{1: true}) {
 		t.Errorf("polled are %v", p.polled)
@@ -71,7 +71,7 @@ func TestOverBudgetTheLoudestIsReleasedAndTheQuietOneStays(t *testing.T) {
 func TestAllAsLoudAsOneAnotherAreReleasedWithinASecond(t *testing.T) {
 	p := newPaced()
 	for range 10 {
-		var h heard
+		var h notified
 		for b := range h {
 			if !p.polled[b] {
 				h[b] = 3 // 30 a second of each
@@ -101,7 +101,7 @@ func TestBudgetIsAShareOfTheLocksTime(t *testing.T) {
 
 func TestPolledBucketIsNotifiedAgainWhenItHasBecomeSlow(t *testing.T) {
 	p := newPaced()
-	p.tick(heard{1: 1000})
+	p.tick(notified{1: 1000})
 	topics := job.Buckets{1: true}
 	p.polls(50, 2, topics) // changes in every second poll
 	if !p.polled[1] {
@@ -117,7 +117,7 @@ func TestBucketThatWasNotifiedTooEarlyIsPolledForLonger(t *testing.T) {
 	p := newPaced()
 	var took []int
 	for range 6 {
-		p.tick(heard{1: 1000})
+		p.tick(notified{1: 1000})
 		n := 0
 		for ; p.polled[1]; n++ {
 			p.quiet(job.Buckets{1: true})
@@ -136,7 +136,7 @@ func TestBucketThatWasNotifiedTooEarlyIsPolledForLonger(t *testing.T) {
 
 func TestWhatNobodyWatchesAnyMoreIsForgotten(t *testing.T) {
 	p := newPaced()
-	p.tick(heard{1: 1000})
+	p.tick(notified{1: 1000})
 	p.calm(p.now, job.Buckets{2: true})
 	if p.polled != (job.Buckets{}) {
 		t.Error("it is polled still")
@@ -146,11 +146,11 @@ func TestWhatNobodyWatchesAnyMoreIsForgotten(t *testing.T) {
 // What is quiet comes first, and only as far as there is room while something else is fast.
 func TestQuietestComesBackFirst(t *testing.T) {
 	p := newPaced()
-	p.tick(heard{1: 1000, 2: 1000, 3: 1000})
+	p.tick(notified{1: 1000, 2: 1000, 3: 1000})
 	topics := job.Buckets{1: true, 2: true, 3: true}
 	for i := range 40 {
-		p.tick(heard{})
-		changed := heard{1: 1}
+		p.tick(notified{})
+		changed := notified{1: 1}
 		if i%8 == 0 {
 			changed[2], changed[3] = 40, 1 // jobs of the bucket
 		}

@@ -37,7 +37,7 @@ func (p *poller) begin(now time.Time, jobs int) {
 }
 
 const (
-	// A read tells what a job costs if it is of at least leastCounted jobs, or takes at least longCounted: else it is mostly
+	// A read shows what a job costs if it is of at least leastCounted jobs, or takes at least longCounted: else it is mostly
 	// the way there and back.
 	leastCounted = 100
 	longCounted  = 20 * time.Millisecond

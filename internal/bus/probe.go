@@ -11,7 +11,7 @@ import (
 	"jobprogress/internal/store"
 )
 
-// A probe is a notification that the reader's session sends and the listener must hear. That it comes back is the only
+// A probe is a notification that the reader's session sends and the listener must receive. That it comes back is the only
 // proof that notifications arrive: not with a transaction pooler in between, a connection that is dead without having
 // been closed, a primary that no longer is one, two servers behind one name, or a handler that hangs.
 const (

@@ -25,7 +25,7 @@ const (
 	closeTimeout = time.Second
 	// tickInterval is how often the reader looks at how much is notified.
 	tickInterval = 25 * time.Millisecond
-	// probeAfter is how many notifications are worth a probe before the next is due: it tells what each costs.
+	// probeAfter is how many notifications are worth a probe before the next is due: it shows what each costs.
 	probeAfter = 50
 )
 
@@ -106,7 +106,7 @@ func (r *reader) runSession(ctx context.Context) (connected bool, err error) {
 	}
 	defer closeSession(ctx, conn)
 	now := time.Now()
-	r.ask(ctx, func(ctx context.Context) error { // also where nothing is ever heard; what is wrong is found later
+	r.ask(ctx, func(ctx context.Context) error { // also where no notification ever comes; what is wrong is found later
 		attachment, err := store.ReadAttachment(ctx, conn)
 		r.know(attachment)
 		return err
@@ -147,7 +147,7 @@ func (r *reader) attend(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case !h.listening: // nobody hears, so all topics are polled
+	case !h.listening: // nothing is notified, so all topics are polled
 		r.feed.Release(every)
 		if h.reason != nil { // else it connects for the first time
 			r.health.degraded(h.reason)
@@ -216,7 +216,7 @@ func (r *reader) proved(ctx context.Context) error {
 	return nil
 }
 
-// know tells the hub about the table.
+// know gives the hub what it needs to know of the table.
 func (r *reader) know(attachment store.Attachment) {
 	if table := attachment.JobTable(); table.IDType != "" {
 		r.feed.SetTable(table)

@@ -123,7 +123,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case p.Code == errInternal.Code:
 		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions), errors.Is(err, auth.ErrNoAnswer):
-		// And not readiness, which has no cause to tell.
+		// And not readiness, which has no cause to give.
 		a.unavailable.Do(func() { a.Log.Warn("request refused for now", "code", p.Code, "error", err) })
 	}
 	header := w.Header()

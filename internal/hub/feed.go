@@ -27,8 +27,8 @@ func (f Feed) Want(id job.ID) bool {
 	if t == nil {
 		return false
 	}
-	if t.heardAt.IsZero() {
-		t.heardAt = time.Now()
+	if t.firstNotified.IsZero() {
+		t.firstNotified = time.Now()
 	}
 	t.unnotified = false
 	h.want(t)
@@ -88,7 +88,7 @@ func (f Feed) Begin(limit int) (requests []job.Request) {
 		delete(h.urgent, t.id)
 		delete(h.wanted, t.id)
 		t.reading, t.awaited = append(t.reading, t.awaited...), nil
-		t.begun, t.beganHeard, t.heardAt = true, t.heardAt, time.Time{}
+		t.begun, t.readNotified, t.firstNotified = true, t.firstNotified, time.Time{}
 		requests = append(requests, job.Request{ID: t.id, Bucket: t.bucket, Run: t.run, Seen: t.seen})
 	}
 	if len(h.wanted) > 0 {
@@ -116,8 +116,8 @@ func (h *Hub) finish(s job.Snapshot, seen string, notified job.Buckets) (bucket 
 		return 0, false // the read was of a topic before this one
 	}
 	t.begun = false
-	changed = t.apply(s, t.beganHeard, h.table.Deleted)
-	if changed && t.notified && t.beganHeard.IsZero() {
+	changed = t.apply(s, t.readNotified, h.table.Deleted)
+	if changed && t.notified && t.readNotified.IsZero() {
 		t.unnotified = true // unless its notification is still on the way
 	}
 	t.notified, t.run, t.seen = notified[t.bucket], s.Run, seen
@@ -274,7 +274,7 @@ func (h *Hub) tableNow() job.Table {
 	return h.table
 }
 
-// SetLive says that the bus has proven that it hears the database.
+// SetLive says that the bus has proven that notifications reach it.
 func (f Feed) SetLive() { f.hub.setStatus(Status{Live: true, Proven: true}) }
 
 // SetDegraded says that it does not, and why. While it lasts, every new subscriber has the row read.

@@ -47,7 +47,7 @@ func change(h *Hub, s job.Snapshot) (changed bool) {
 	return len(h.Feed().Finish([]job.Snapshot{s}, "9:9:", every)) > 0
 }
 
-// liveHub is a hub that hears everything.
+// liveHub is a hub that receives everything.
 func liveHub() *Hub {
 	h := New(prometheus.NewRegistry())
 	h.Feed().SetTable(job.Table{IDType: job.IDUUID, Deleted: job.DeletedGone})
@@ -236,7 +236,7 @@ func TestEqualStateAndEqualItemAreNothingNew(t *testing.T) {
 	}
 	expect(t, w.Changes(seen.Cursor))
 	if woken != 0 {
-		t.Error("the watcher was woken for nothing")
+		t.Error("the waker was woken for nothing")
 	}
 }
 

@@ -24,9 +24,9 @@ type list struct {
 
 // List looks at an account's list.
 type List struct {
-	hub     *Hub
-	list    *list
-	watcher Watcher // guarded by Hub.mu
+	hub   *Hub
+	list  *list
+	waker Waker // guarded by Hub.mu
 }
 
 // joinList looks at an account's list, and returns the read that must be waited for.
@@ -48,11 +48,11 @@ func (h *Hub) joinList(account string) (*List, *read) {
 	return looker, l.awaited[0]
 }
 
-// Watch has the watcher woken with each change of the list from now on.
-func (l *List) Watch(w Watcher) {
+// Watch has the waker woken with each change of the list from now on.
+func (l *List) Watch(w Waker) {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
-	l.watcher = w
+	l.waker = w
 }
 
 // IDs are the jobs of the list, in order. Nobody may write to it.
@@ -162,8 +162,8 @@ func (f Feed) FinishLists(lists map[string][]job.ID) {
 		if !l.known || !slices.Equal(l.ids, ids) {
 			l.known, l.ids = true, ids
 			for looker := range l.lookers {
-				if looker.watcher != nil {
-					looker.watcher.Wake()
+				if looker.waker != nil {
+					looker.waker.Wake()
 				}
 			}
 		}

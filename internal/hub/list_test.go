@@ -54,7 +54,7 @@ func TestAJobLeavesTheListAfterARead(t *testing.T) {
 		t.Errorf("the list is %v, woken %d times", ids, woken)
 	}
 	if poll(otherJob); woken != 2 {
-		t.Errorf("a list that is as before wakes its watcher")
+		t.Errorf("a list that is as before wakes its waker")
 	}
 }
 
@@ -63,7 +63,7 @@ type waker int
 
 func (w *waker) Wake() { *w++ }
 
-// A watcher is woken by each change, also by one of which nothing is sent, and not once its subscriber is closed.
+// A waker is woken by each change, also by one of which nothing is sent, and not once its subscriber is closed.
 func TestWatcherIsWokenByChanges(t *testing.T) {
 	h := liveHub()
 	s := subscribe(t, h, row(running(1)))

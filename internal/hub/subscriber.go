@@ -11,32 +11,32 @@ import (
 
 // Subscriber looks at one topic. It holds no state of its own: the caller keeps the cursor.
 type Subscriber struct {
-	hub     *Hub
-	topic   *topic
-	watcher Watcher
-	fresh   bool // the row was read after Subscribe had been called
-	closed  bool // guarded by Hub.mu
+	hub    *Hub
+	topic  *topic
+	waker  Waker
+	fresh  bool // the row was read after Subscribe had been called
+	closed bool // guarded by Hub.mu
 }
 
-// Watcher is woken when a topic has changed, or a list. Wake must not block, and must not call the hub.
-type Watcher interface{ Wake() }
+// Waker is woken when a topic has changed, or a list. Wake must not block, and must not call the hub.
+type Waker interface{ Wake() }
 
-// Watch has the watcher woken with each change from now on. A Subscriber has one watcher at most.
-func (s *Subscriber) Watch(w Watcher) {
-	s.watcher = w
+// Watch has the waker woken with each change from now on. A Subscriber has one waker at most.
+func (s *Subscriber) Watch(w Waker) {
+	s.waker = w
 	s.topic.mu.Lock()
 	defer s.topic.mu.Unlock()
-	s.topic.watchers = append(s.topic.watchers, w)
+	s.topic.wakers = append(s.topic.wakers, w)
 }
 
 // Close ends the subscription. It may be called more than once.
 func (s *Subscriber) Close() {
-	if s.watcher != nil {
+	if s.waker != nil {
 		t := s.topic
 		t.mu.Lock()
-		t.watchers = slices.DeleteFunc(t.watchers, func(w Watcher) bool { return w == s.watcher })
+		t.wakers = slices.DeleteFunc(t.wakers, func(w Waker) bool { return w == s.waker })
 		t.mu.Unlock()
-		s.watcher = nil
+		s.waker = nil
 	}
 	s.hub.leave(s)
 }
@@ -84,7 +84,7 @@ func (s *Subscriber) Owner() (account string, found bool) {
 	return s.topic.row.State.Account, s.topic.shown && !s.topic.gone
 }
 
-// Changed is closed with the next change. A Subscriber of a job that was deleted hears no more.
+// Changed is closed with the next change. A Subscriber of a job that was deleted is woken no more.
 func (s *Subscriber) Changed() <-chan struct{} {
 	t := s.topic
 	t.mu.Lock()
@@ -172,7 +172,7 @@ func (s *Subscriber) Changes(cursor Cursor) Batch {
 		if p == t.status && b.End == Final {
 			id = t.finalID()
 		}
-		b.Frames[i] = Frame{ID: id, Data: p.data, At: p.heard}
+		b.Frames[i] = Frame{ID: id, Data: p.data, At: p.notifiedAt}
 		rest = min(rest, p.version)
 	}
 	return b

@@ -18,31 +18,31 @@ type topic struct {
 	tag string // begins this topic's event ids and no other's
 
 	// Guarded by Hub.mu.
-	bucket      byte
-	subscribers int
-	idleSince   time.Time // when subscribers became 0
-	awaited     []*read   // that have not begun
-	reading     []*read   // that have
-	begun       bool      // a read was handed out, and has not ended
-	notified    bool      // changes that the last read did not see are notified; else the topic is polled
-	unnotified  bool      // a read has found a change that should have been notified, and was not so far
-	heardAt     time.Time // of the first notification since the last read began; zero is none
-	beganHeard  time.Time // heardAt of the read under way
-	run, seen   string    // of the last read
-	failures    int       // reads that failed since the last one that did not
-	retryAt     time.Time // not to be read before, after a failure
+	bucket        byte
+	subscribers   int
+	idleSince     time.Time // when subscribers became 0
+	awaited       []*read   // that have not begun
+	reading       []*read   // that have
+	begun         bool      // a read was handed out, and has not ended
+	notified      bool      // changes that the last read did not see are notified; else the topic is polled
+	unnotified    bool      // a read has found a change that should have been notified, and was not so far
+	firstNotified time.Time // of the first notification since the last read began; zero is none
+	readNotified  time.Time // firstNotified when the read under way began
+	run, seen     string    // of the last read
+	failures      int       // reads that failed since the last one that did not
+	retryAt       time.Time // not to be read before, after a failure
 
-	mu       sync.Mutex
-	version  uint64        // grows with each change
-	parts    []*part       // by version
-	changed  chan struct{} // closed with the next change; nil when nobody waits for it
-	watchers []Watcher     // woken with each change
-	encoded  prometheus.Counter
-	shown    bool         // row is one
-	gone     bool         // the row was deleted; final
-	removed  bool         // and that does not mean that the job has succeeded
-	row      job.Snapshot // the last that was found, without its items
-	heard    time.Time    // when the change that is being applied was notified
+	mu         sync.Mutex
+	version    uint64        // grows with each change
+	parts      []*part       // by version
+	changed    chan struct{} // closed with the next change; nil when nobody waits for it
+	wakers     []Waker       // woken with each change
+	encoded    prometheus.Counter
+	shown      bool         // row is one
+	gone       bool         // the row was deleted; final
+	removed    bool         // and that does not mean that the job has succeeded
+	row        job.Snapshot // the last that was found, without its items
+	notifiedAt time.Time    // when the change that is being applied was notified
 
 	progress, status, message *part            // in parts, or nil
 	items                     map[string]*part // nil while there are none
@@ -50,10 +50,10 @@ type topic struct {
 
 // part is one thing that viewers see, with the version at which it last changed.
 type part struct {
-	version uint64
-	data    []byte    // the event's data line, encoded once for all viewers
-	blank   bool      // only says that something is gone, so a new viewer is spared it
-	heard   time.Time // when its change was notified; zero when it was found by polling
+	version    uint64
+	data       []byte    // the event's data line, encoded once for all viewers
+	blank      bool      // only says that something is gone, so a new viewer is spared it
+	notifiedAt time.Time // when its change was notified; zero when it was found by polling
 
 	item *job.Item // nil when it is none
 }
@@ -93,11 +93,11 @@ func (t *topic) deleted() bool {
 
 // apply shows what a read saw, and reports whether that is something new. deleted is what it means that the row is not
 // there any more.
-func (t *topic) apply(s job.Snapshot, heard time.Time, deleted job.Deleted) (changed bool) {
+func (t *topic) apply(s job.Snapshot, notifiedAt time.Time, deleted job.Deleted) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	version, account, gone := t.version, t.row.State.Account, t.gone
-	t.heard = heard
+	t.notifiedAt = notifiedAt
 	switch {
 	case s.Found:
 		t.showItems(s.Items, s.AllItems)
@@ -116,7 +116,7 @@ func (t *topic) apply(s job.Snapshot, heard time.Time, deleted job.Deleted) (cha
 		close(t.changed)
 		t.changed = nil
 	}
-	for _, w := range t.watchers {
+	for _, w := range t.wakers {
 		w.Wake()
 	}
 	return true
@@ -168,7 +168,7 @@ func (t *topic) put(old *part, p part) *part {
 	}
 	t.version++
 	t.encoded.Inc()
-	p.version, p.heard = t.version, t.heard
+	p.version, p.notifiedAt = t.version, t.notifiedAt
 	t.parts = append(t.parts, &p)
 	return &p
 }

@@ -225,6 +225,6 @@ func TestWhileTheBusIsDegradedNewSubscribersAreRead(t *testing.T) {
 	s, awaited, _ := h.join(jobA)
 	defer s.Close()
 	if awaited == nil {
-		t.Error("a topic is trusted that hears nothing")
+		t.Error("a topic is trusted that receives nothing")
 	}
 }

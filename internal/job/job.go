@@ -73,7 +73,7 @@ type Snapshot struct {
 	Found bool // false: there is no such row, and the fields below are zero
 	Type  string
 	State State
-	Run   string // tells the runs of a job apart; "" when it has not started
+	Run   string // distinguishes the runs of a job; "" when it has not started
 
 	CreatedAt, StartedAt, CompletedAt, UpdatedAt *time.Time // UTC; nil where the column is null
 

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"jobprogress/internal/store"
 	"jobprogress/sql"
@@ -110,17 +109,6 @@ func Own(t testing.TB, settings ...string) (*Server, string) {
 		t.Fatal(err)
 	}
 	return server, WithDatabase(server.URL, name)
-}
-
-// Pool connects to a database for as long as the test runs.
-func Pool(t testing.TB, databaseURL string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := pgxpool.New(t.Context(), databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
 }
 
 // WithDatabase is the URL of another database of the same server.

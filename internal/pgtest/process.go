@@ -189,7 +189,7 @@ func (p *process) resume(context.Context) error {
 	return nil
 }
 
-// failed tells why the server did not start, once it is known.
+// failed says why the server did not start, once it is known.
 func (p *process) failed() error {
 	log, err := os.ReadFile(filepath.Join(p.dir, "log"))
 	if err == nil && bytes.Contains(log, []byte("FATAL:")) && !bytes.Contains(log, []byte("starting up")) {

@@ -37,7 +37,7 @@ const (
 )
 
 // Start starts a server, or finds one: the one that TEST_DATABASE_URL names, else a container if a Docker engine
-// answers, else the PostgreSQL that is installed on this machine. What does not work is told to say, and the next is
+// answers, else the PostgreSQL that is installed on this machine. What does not work is passed to say, and the next is
 // tried. The caller calls Stop.
 func Start(ctx context.Context, say func(format string, args ...any)) (*Server, error) {
 	if url := os.Getenv("TEST_DATABASE_URL"); url != "" {
@@ -73,7 +73,7 @@ func StartOwn(ctx context.Context, say func(format string, args ...any), setting
 		if err == nil {
 			return s, nil
 		}
-		say("no PostgreSQL from %s: %v", way.name, err)
+		say("%s is passed over: %v", way.name, err)
 		tried = append(tried, fmt.Sprintf("%s (%v)", way.name, err))
 	}
 	return nil, fmt.Errorf("no PostgreSQL to test with. Tried: %s. Set TEST_DATABASE_URL, start Docker, or install PostgreSQL 14 or newer (apt-get install postgresql, brew install postgresql)",
@@ -104,7 +104,7 @@ func (s *Server) Resume(ctx context.Context) error {
 	return Ready(ctx, s.URL, nil)
 }
 
-// Ready waits until the server takes connections. failed may tell that it never will.
+// Ready waits until the server takes connections. failed may say that it never will.
 func Ready(ctx context.Context, url string, failed func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()

@@ -168,7 +168,10 @@ var checks = []check{
 		where c.oid = @oid::oid and pg_proc.oid = to_regprocedure('jobprogress.snapshot(text[], text[], text[])') and relrowsecurity
 			and not rolsuper and not rolbypassrls and (relforcerowsecurity or not pg_has_role(proowner, relowner, 'usage'))`},
 	{Finding{Code: "no_rights", Fault: true, Advice: "Run jobprogress install with --service-role or --worker-role, which grant what is needed."},
-		`select format('Role %s may not call %s.', role, f.oid::regprocedure)
+		`select distinct case
+			when to_regrole(quote_ident(role)) is null then format('Role %s does not exist.', role)
+			else format('Role %s may not call %s.', role, f.oid::regprocedure)
+		end
 		from pg_proc as f
 		join (values
 			('snapshot', @service::text), ('sweep', @service), ('some_jobs', @service), ('lists', @service), ('attachment', @service), ('item', @worker)
@@ -210,7 +213,7 @@ var checks = []check{
 	{Finding{Code: "publication", Advice: "Nothing to do here: our tables are not published. On the subscriber, enable always our triggers."},
 		`select format('Publication %s is for all tables.', pubname) from pg_publication where puballtables`},
 	{Finding{Code: "unlogged", Advice: "alter table ... set logged, if jobs must outlive a crash."},
-		`select format('Table %s is unlogged: a crash of PostgreSQL empties it, and viewers are told that the jobs are gone.', @table::text)
+		`select format('Table %s is unlogged: a crash of PostgreSQL empties it, and viewers see that the jobs are gone.', @table::text)
 		from pg_class where oid = @oid::oid and relpersistence = 'u'`},
 }
 
@@ -304,7 +307,7 @@ func CheckRows(ctx context.Context, conn *pgx.Conn, a Attachment) (findings []Fi
 // accountInIndex is how a plan uses an index to find an account, which is a subquery there: $0, or InitPlan since PostgreSQL 17.
 var accountInIndex = regexp.MustCompile(`"Index Cond": "([^"\\]|\\.)*(\$[0-9]|InitPlan)`)
 
-// ownerIndexed reports whether the list of an account is read with an index. A role that may not read the table can't tell.
+// ownerIndexed reports whether the list of an account is read with an index. A role that may not read the table can't say.
 func ownerIndexed(ctx context.Context, conn *pgx.Conn) (indexed bool, err error) {
 	var query, plan string
 	err = conn.QueryRow(ctx, `select replace(prosrc, '$1', '(select null::text)') from pg_proc where oid = to_regprocedure('jobprogress.published_of(text)')`).Scan(&query)
@@ -356,7 +359,7 @@ func CheckListening(ctx context.Context, url string) []Finding {
 		_, err = listener.WaitForNotification(waiting)
 	}
 	if err != nil {
-		return []Finding{{"not_heard", true, "What is notified is not heard: something between here and PostgreSQL, such as a pooler in transaction mode, shares sessions.",
+		return []Finding{{"not_heard", true, "What is notified does not arrive: something between here and PostgreSQL, such as a pooler in transaction mode, shares sessions.",
 			"Name a direct session in LISTEN_DATABASE_URL, or a pooler in session mode."}}
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 // connectTimeout bounds an attempt to connect, also to a host that does not answer at all.
 const connectTimeout = 5 * time.Second
 
-// Connect opens a session of its own to the primary of the database of url. name tells it from others in
+// Connect opens a session of its own to the primary of the database of url. name distinguishes it from others in
 // pg_stat_activity. The caller closes it.
 func Connect(ctx context.Context, url, name string) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)

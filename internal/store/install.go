@@ -163,7 +163,8 @@ func explain(err error) error {
 		case strings.Contains(pg.Message, "must be owner"):
 			hint = "Run it as the owner of the job table."
 		case strings.Contains(pg.Message, "for database"):
-			hint = "The role needs to create a schema: grant create on database … to it."
+			_, database, _ := strings.Cut(pg.Message, "for ")
+			hint = "Run it as the owner of the job table, who needs to create a schema: grant create on " + database + " to it."
 		case strings.Contains(pg.Message, "jobprogress"), strings.Contains(pg.Message, "snapshot"), strings.Contains(pg.Message, "attachment"):
 			hint = "Run jobprogress install with --service-role, which grants the role what it needs."
 		}

@@ -51,7 +51,7 @@ func (t text) empty() bool { return len(t.bytes()) == 0 }
 
 var pingText = endText(sse.AppendPing(beginText(nil)))
 
-// appendHeartbeat appends a sign of life that a page can hear, which says how long it may be until the next.
+// appendHeartbeat appends a sign of life that a page can see, which says how long it may be until the next.
 func appendHeartbeat(b []byte, interval time.Duration) []byte {
 	return sse.AppendNamed(b, "heartbeat", fmt.Sprintf(`{"interval":%d}`, interval.Milliseconds()))
 }
@@ -68,7 +68,7 @@ type batch struct {
 	text   text
 	shared bool // by all who stand where it begins
 	frames int
-	at     []time.Time // when the changes were notified that it tells of
+	at     []time.Time // when the changes in it were notified
 
 	sent, news int // how many viewers were sent it, and how many of them as something new
 

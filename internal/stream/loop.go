@@ -20,7 +20,7 @@ type loop struct {
 	ctx       context.Context
 	began     time.Time
 	now       time.Duration // since began, at the beginning of this turn
-	poller    *poller       // tells of sockets; nil while there was none
+	poller    *poller       // reports on sockets; nil while there was none
 	streams   ring[*stream]
 	watches   map[job.ID]*watch
 	pending   []sweeper // those that have viewers left to look at

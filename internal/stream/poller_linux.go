@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller tells a loop what happens at its sockets. It is an epoll instance (epoll(7)), which Go's own poller waits for: no
+// poller reports to a loop what happens at its sockets. It is an epoll instance (epoll(7)), which Go's own poller waits for: no
 // thread sleeps in the kernel for it. Events are edges: each is reported once.
 type poller struct {
 	fd      int

@@ -23,7 +23,7 @@ type socket struct {
 	loop   *loop
 	stream *stream
 	fd     int    // -1 when it is closed
-	use    int32  // which use of the descriptor this is: the poller may tell of one before
+	use    int32  // which use of the descriptor this is: the poller may report on one before
 	head   []byte // of the answer, until it is written
 	rest   []byte // of what was written
 	held   int    // bytes that the kernel had when it was asked last
@@ -239,7 +239,7 @@ func (c *socket) read(buffer []byte) {
 }
 
 // sendSome writes what fits into the buffer of the socket, and returns how much that was. It never sleeps, so it need not
-// tell Go's scheduler of the call: without that, a write takes a tenth less.
+// announce the call to Go's scheduler: without that, a write takes a tenth less.
 func sendSome(fd int, b []byte) (n int, err error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),

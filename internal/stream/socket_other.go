@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// poller tells of sockets, on Linux.
+// poller reports on sockets, on Linux.
 type poller struct{}
 
 func takeOver(http.ResponseWriter, *http.Request, *loop, *stream, time.Time) bool { return false }

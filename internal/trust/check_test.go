@@ -93,7 +93,7 @@ func (one *view) checkSight(h *history, i int) string {
 }
 
 // runNext is the run of the progress that came together with a sight: a viewer that was cut off in the middle of what it was
-// sent of a run that had ended hears of the next run in the order in which its parts have changed last.
+// sent of a run that had ended receives of the next run in the order in which its parts have changed last.
 func (one *view) runNext(i int) int64 {
 	s := one.seen[i]
 	for _, next := range one.seen[i+1:] {

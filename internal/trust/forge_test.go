@@ -47,7 +47,7 @@ func forge(ctx context.Context, w *world, rng *rand.Rand) error {
 	}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		listening, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-		heard, err := conn.WaitForNotification(listening)
+		received, err := conn.WaitForNotification(listening)
 		cancel()
 		if conn.IsClosed() {
 			return err
@@ -61,8 +61,8 @@ func forge(ctx context.Context, w *world, rng *rand.Rand) error {
 			`{"kind":"item","job":"` + id + `","item":{"itemId":"s1","itemKind":"song","status":"failed","label":"item 0"}}`,
 			`{"kind":"row","job":"` + id + `"}`,
 		}
-		if heard != nil {
-			payloads = append(payloads, heard.Payload)
+		if received != nil {
+			payloads = append(payloads, received.Payload)
 		}
 		for _, p := range payloads {
 			if _, err := conn.Exec(ctx, `select pg_notify('jobprogress', $1)`, p); err != nil {

@@ -118,7 +118,7 @@ func (r *replica) close() {
 // ready waits until the server is.
 func (r *replica) ready(ctx context.Context) error { return r.answers(ctx, "/readyz", "ready") }
 
-// live waits until the server hears the database.
+// live waits until the server receives the database.
 func (r *replica) live(ctx context.Context) error { return r.answers(ctx, "/readyz", "ready\n") }
 
 // isReady reports whether the server says so now.

@@ -28,7 +28,7 @@ func sweepItems(ctx context.Context, w *world, rng *rand.Rand) error {
 }
 
 // nestTriggersSQL makes a trigger that updates the row again before ours is called: then ours is called for the second
-// update first. A job that had failed before stays failed: it would go on in a run that viewers were told has ended.
+// update first. A job that had failed before stays failed: it would go on in a run that viewers were sent has ended.
 const nestTriggersSQL = `
 create or replace function application() returns trigger language plpgsql as $$
 begin

@@ -60,8 +60,9 @@ begin
   -- Columns that are not there, all at once, with the flags that may help.
   select
     string_agg(attribute, ', ' order by attribute),
-    string_agg(case key
+    string_agg(case case when key = 'progress' and other ~ '^(percent|pct|progress_p)' then 'percent' else key end
       when 'id' then '--id ' || coalesce(quote_ident(other), 'COLUMN')
+      when 'percent' then format('--progress "jsonb_build_object(''total'', 100, ''done'', job.%I)"', other)
       else format('--%s ''%s''', replace(key, '_', '-'), coalesce('job.' || quote_ident(other), case when key in ('owner', 'status') then '...' else 'null' end))
     end, ' ' order by place)
   into missing, given
@@ -73,11 +74,15 @@ begin
   left join lateral ( -- what it may be called here
     select attname as other
     from unnest(array[attribute] || case key
-      when 'owner' then array['user_id', 'owner_id', 'tenant_id']
+      when 'owner' then array['user_id', 'owner_id', 'tenant_id', 'customer_id', 'account', 'owner', 'customer', 'username']
       when 'status' then array['state']
       when 'type' then array['kind', 'job_type', 'name']
-      when 'error' then array['error_message', 'failed_reason', 'failure_reason', 'last_error']
-      when 'completed_at' then array['finished_at', 'ended_at']
+      when 'error' then array['error_message', 'failed_reason', 'failure_reason', 'last_error', 'err', 'failure', 'reason']
+      when 'progress' then array['percent', 'pct', 'percentage', 'progress_percent', 'progress_pct', 'percent_complete']
+      when 'created_at' then array['created', 'inserted_at', 'enqueued_at', 'queued_at', 'added_at']
+      when 'started_at' then array['started', 'began_at', 'began', 'begun_at', 'attempted_at']
+      when 'completed_at' then array['finished_at', 'ended_at', 'ended', 'finalized_at', 'done_at']
+      when 'updated_at' then array['updated', 'modified_at', 'modified', 'changed_at']
       else '{}'
     end)
       with ordinality as name (wanted, place)

@@ -2,7 +2,7 @@
 -- of an item counts. Unlogged: its rows are not worth a flush, and no replica or publication gets them.
 --
 -- Made only if it is missing: "create index if not exists" would lock it all the same, and deadlock with writers that
--- have written a job and now tell of an item.
+-- have written a job and now report an item.
 do $$
 declare
   grantee text;
@@ -35,7 +35,7 @@ begin
 end $$;
 
 comment on table jobprogress.item_log is
-  'What jobprogress.item was told, for as long as a server may show it. Servers delete what is out of date.';
+  'The statuses of items, for as long as a server may show them. Servers delete what is out of date.';
 
 -- Reports whether items of the job are kept. Without statistics of a log that was empty a moment ago, PostgreSQL would
 -- scan all of it.
@@ -49,7 +49,7 @@ begin
 end $$;
 
 -- The items of a job's run that a snapshot did not see, or all of them without one: the newest row of each, as a JSON
--- array in the order in which they were told; at most 256, finished ones forgotten first. What was said of a job not
+-- array in the order in which they came; at most 256, finished ones forgotten first. What was said of a job not
 -- started is its own unless it was said before the newest row of another run; that is looked up only if there are such rows.
 create or replace function jobprogress.items_of(job_id text, present_run text, seen pg_snapshot)
 returns text

@@ -57,7 +57,7 @@ begin
   foreach pair in array string_to_array(mapping ->> 'statuses', ',') loop
     if pair !~ '^\s*[^=]*[^=\s]\s*=\s*[^=\s][^=]*$' then
       raise exception 'jobprogress: --statuses has "%", which is not like retryable=pending', pair
-        using hint = 'Name each status of the table and what viewers are told, separated by commas: available=pending,discarded=failed.';
+        using hint = 'Name each status of the table and what viewers see, separated by commas: available=pending,discarded=failed.';
     end if;
     if trim(split_part(pair, '=', 2)) not in ('pending', 'running', 'completed', 'failed') then
       raise exception 'jobprogress: --statuses has "%", and viewers know pending, running, completed and failed', pair

@@ -42,7 +42,7 @@ begin
   end if;
 end $$;
 
--- Statuses that viewers are told as they are: those there are, and those there may be.
+-- Statuses that viewers see as they are: those there are, and those there may be.
 do $$
 declare
   mapping  jsonb := current_setting('jobprogress.mapping');

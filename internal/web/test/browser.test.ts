@@ -47,35 +47,35 @@ async function open(base: string, id: string, n: number) {
   await page.goto(`${base}/healthz`);
   await page.evaluate(
     ([path, count]) => {
-      const own = globalThis as unknown as { sources: EventSource[]; heard: Set<number> };
-      own.heard = new Set();
+      const own = globalThis as unknown as { sources: EventSource[]; received: Set<number> };
+      own.received = new Set();
       own.sources = Array.from({ length: count }, (_, i) => {
         const source = new EventSource(path);
-        source.onmessage = () => own.heard.add(i);
+        source.onmessage = () => own.received.add(i);
         return source;
       });
     },
     [`/api/jobs/${id}/progress`, n] as const,
   );
-  return { page, heard: () => page.evaluate(() => (globalThis as unknown as { heard: Set<number> }).heard.size) };
+  return { page, received: () => page.evaluate(() => (globalThis as unknown as { received: Set<number> }).received.size) };
 }
 
 test('HTTP/1.1: six streams, and the seventh waits', async () => {
   const id = await plain.insert();
-  const { page, heard } = await open(plain.url, id, 7);
-  await eventually('six', async () => (await heard()) === 6);
+  const { page, received } = await open(plain.url, id, 7);
+  await eventually('six', async () => (await received()) === 6);
   await page.evaluate(() => (globalThis as unknown as { sources: EventSource[] }).sources[0]!.close());
-  await eventually('the seventh', async () => (await heard()) === 7);
+  await eventually('the seventh', async () => (await received()) === 7);
   await page.context().close();
 });
 
 test('HTTP/2: two hundred and fifty', async () => {
   const id = await secure.insert();
-  const { page, heard } = await open(`https://127.0.0.1:${secure.port}`, id, 250);
-  await eventually('all', async () => (await heard()) === 250);
-  await page.evaluate(() => (globalThis as unknown as { heard: Set<number> }).heard.clear());
+  const { page, received } = await open(`https://127.0.0.1:${secure.port}`, id, 250);
+  await eventually('all', async () => (await received()) === 250);
+  await page.evaluate(() => (globalThis as unknown as { received: Set<number> }).received.clear());
   await secure.progress(id, 5);
-  await eventually('all of them told', async () => (await heard()) === 250);
+  await eventually('all of them told', async () => (await received()) === 250);
   expect(await secure.metric('jobprogress_streams_open')).toBe(250);
   await page.context().close();
 });

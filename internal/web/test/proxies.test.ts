@@ -65,23 +65,25 @@ for (const proxy of proxies) {
     const headers = { Authorization: `Bearer ${token()}`, Accept: 'text/event-stream' };
     const id = await origin.insert();
     await eventually('there', async () => (await fetch(`${url}/api/jobs/${id}`, { headers }).catch(() => null))?.status === 200);
+    const list = await fetch(`${url}/api/jobs`, { headers });
+    expect(await list.json()).toEqual(expect.arrayContaining([expect.objectContaining({ id })]));
 
     const stream = await fetch(`${url}/api/jobs/${id}/progress`, { headers });
     const body = stream.body!.pipeThrough(new TextDecoderStream()).getReader();
     let said = '';
-    const hears = async (text: string) => {
+    const receives = async (text: string) => {
       while (!said.includes(text)) {
         const { value, done } = await body.read();
         if (done) throw new Error(`the stream ended: ${said}`);
         said += value;
       }
     };
-    await hears('running');
+    await receives('running');
     for (let done = 1; done <= 3; done++) {
       await origin.progress(id, done);
-      await hears(`"done":${done},`); // before the next one is written
+      await receives(`"done":${done},`); // before the next one is written
     }
-    await hears(': ping');
+    await receives(': ping');
 
     await origin.stop();
     await body.read().catch(() => {});

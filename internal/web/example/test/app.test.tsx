@@ -25,7 +25,7 @@ test('a list with bars, and one job with its items', async () => {
   await page.getByRole('button', { name: 'Matching' }).click();
   await commands.progress(running, 4);
   await expect.element(page.getByText('4 of 10')).toBeVisible();
-  await expect.element(page.getByText('live')).toBeVisible(); // items are told to who watches
+  await expect.element(page.getByText('live')).toBeVisible(); // items are sent to who watches
   await commands.item(running, 's1', 'in_progress', '<img src=x onerror=alert(1)>');
   await expect.element(page.getByRole('region', { name: 'Matching' }).getByRole('listitem')).toHaveTextContent('<img src=x onerror=alert(1)>');
   expect(screen.container.querySelectorAll('[role=progressbar][aria-label="Matching"][aria-valuetext="4 of 10"]')).toHaveLength(2);

@@ -42,7 +42,7 @@ export interface JobView {
   progress: Progress | null;
   status: JobStatus | null;
   items: ReadonlyMap<string, Item>;
-  /** The item that was told of last of those that are begun and not finished. */
+  /** The item whose status came last, of those that are begun and not finished. */
   currentItem: Item | null;
   /** What went wrong with the job. */
   error: string | null;
@@ -108,7 +108,7 @@ export function next(view: JobView, event: JobEvent): JobView {
       const { type: _, jobId: __, ...item } = event as unknown as Item & Record<'type' | 'jobId', string>;
       if (!isText(item.itemId) || !isText(item.itemKind) || !isText(item.status)) return view;
       const items = new Map(view.items);
-      items.delete(item.itemId); // in the order in which they were told
+      items.delete(item.itemId); // in the order in which they came
       items.set(item.itemId, item);
       const all = [...items.values()];
       if (all.length > mostItems) items.delete((all.find(({ status }) => status === 'succeeded' || status === 'failed') ?? all[0]!).itemId);

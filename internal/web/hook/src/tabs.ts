@@ -1,4 +1,4 @@
-// One stream for all tabs of an origin: the tab that holds a lock (Web Locks) has it, and the others are told
+// One stream for all tabs of an origin: the tab that holds a lock (Web Locks) has it, and passes it on to the others
 // (BroadcastChannel) what it says.
 //
 //   every tab   says which jobs it wants, and holds a lock of its own for as long as it lives
@@ -217,7 +217,7 @@ function shareStreams(name: string, RealEventSource: EventSourceConstructor): Ev
       // With steal there must be no signal.
       navigator.locks.request(name, steal ? { steal } : { signal: following.signal }, lead).catch(() => {
         if (!resign) return; // not waited for any more
-        // It was taken away, because this tab was frozen. Who was told of its streams since must look for others.
+        // It was taken away, because this tab was frozen. Who got its streams since must look for others.
         for (const stream of streams.keys()) post({ say: 'error', stream, readyState: CLOSED });
         resign();
         follow(false);

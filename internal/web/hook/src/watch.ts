@@ -50,11 +50,11 @@ const latestOf = <T extends object>(options: T | (() => T)): (() => T) => (typeo
 function begin<State extends object>(store: Store<State>): Watch<State> {
   const listeners = new Set<() => void>();
   let last: State | undefined; // after close
-  let told: State | undefined;
+  let notified: State | undefined;
   const release = store.subscribe(() => {
     const state = store.getState();
-    if (state === told) return; // another job of the stream has changed
-    told = state;
+    if (state === notified) return; // another job of the stream has changed
+    notified = state;
     [...listeners].forEach(attempt);
   });
   return {

@@ -340,7 +340,7 @@ test('a server that has lost its database says nothing of the next one', async (
     addEventListener(type: string, listener: (event: MessageEvent) => unknown) {
       this.listeners.set(type, listener);
     }
-    hear(type: string, data: string) {
+    receive(type: string, data: string) {
       this.listeners.get(type)!(new MessageEvent(type, { data }));
     }
     cut() {
@@ -351,13 +351,13 @@ test('a server that has lost its database says nothing of the next one', async (
   }
   const watched = watchJob('/api/jobs/x/progress', { EventSource: Told, fetch: () => new Promise(() => {}) });
   await eventually(() => expect(sources).toHaveLength(1));
-  sources[0]!.hear('heartbeat', '{"interval":30000}');
+  sources[0]!.receive('heartbeat', '{"interval":30000}');
   sources[0]!.onmessage!(new MessageEvent('message', { data: '{"type":"job","jobId":"x","job":{"id":"x","status":"running","progress":{}}}' }));
-  sources[0]!.hear('bus', '{"state":"degraded"}');
-  sources[0]!.hear('heartbeat', '{"interval":30000}');
+  sources[0]!.receive('bus', '{"state":"degraded"}');
+  sources[0]!.receive('heartbeat', '{"interval":30000}');
   await becomes(watched.getState, { connectionState: 'degraded', isConnected: true, staleSince: expect.any(Number) });
   sources[0]!.cut(); // and it comes back elsewhere by itself, at once
-  sources[0]!.hear('heartbeat', '{"interval":30000}');
+  sources[0]!.receive('heartbeat', '{"interval":30000}');
   await becomes(watched.getState, { connectionState: 'open', staleSince: null });
   watched.close();
 });

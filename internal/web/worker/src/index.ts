@@ -76,7 +76,7 @@ function isStream(request: Request, url: URL): boolean {
   return streamPath.test(url.pathname) && (request.headers.get('Accept') ?? '').includes('text/event-stream');
 }
 
-/** To EventSource: come back. Everybody else is told the truth. */
+/** To EventSource: come back. Everybody else gets the status. */
 function unavailable(request: Request, url: URL, env: Env): Response {
   const seconds = 2 + Math.random() * 3;
   const response = isStream(request, url)

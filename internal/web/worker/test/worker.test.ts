@@ -56,46 +56,46 @@ interface Heard {
 /** A page of the Worker's origin that listens to a job. */
 async function listen(
   id: string,
-): Promise<{ page: Page; heard: () => Promise<Heard[]>; hears: (text: string) => Promise<void>; state: () => Promise<number> }> {
+): Promise<{ page: Page; received: () => Promise<Heard[]>; receives: (text: string) => Promise<void>; state: () => Promise<number> }> {
   const context = await browser.newContext();
   await context.addCookies([{ name: 'session', value: token(), url }]);
   const page = await context.newPage();
   await page.goto(`${url}/api/jobs/${id}`);
   await page.evaluate(
     (path) => {
-      const own = globalThis as unknown as { heard: Heard[]; source: EventSource };
-      own.heard = [];
+      const own = globalThis as unknown as { received: Heard[]; source: EventSource };
+      own.received = [];
       own.source = new EventSource(path);
-      const take = ({ data }: MessageEvent) => own.heard.push({ data, at: performance.now() });
+      const take = ({ data }: MessageEvent) => own.received.push({ data, at: performance.now() });
       own.source.onmessage = take;
       own.source.addEventListener('heartbeat', (event) => take(new MessageEvent('x', { data: `heartbeat ${event.data}` })));
     },
     `${stream(id)}?heartbeat=1`,
   );
-  const heard = () => page.evaluate(() => (globalThis as unknown as { heard: Heard[] }).heard);
+  const received = () => page.evaluate(() => (globalThis as unknown as { received: Heard[] }).received);
   return {
     page,
-    heard,
-    hears: (text) => eventually(`heard: ${text}`, async () => (await heard()).some(({ data }) => data.includes(text))),
+    received,
+    receives: (text) => eventually(`received: ${text}`, async () => (await received()).some(({ data }) => data.includes(text))),
     state: () => page.evaluate(() => (globalThis as unknown as { source: EventSource }).source.readyState),
   };
 }
 
 test('a whole job arrives as it happens, pings too', async () => {
   const id = await origin.insert();
-  const { heard, hears, state, page } = await listen(id);
-  await hears('"status":"running"');
+  const { received, receives, state, page } = await listen(id);
+  await receives('"status":"running"');
   for (let done = 1; done <= 5; done++) {
     await origin.progress(id, done);
-    await hears(`"done":${done},`); // before the next one is written
+    await receives(`"done":${done},`); // before the next one is written
   }
-  await hears('heartbeat');
+  await receives('heartbeat');
   await origin.item(id, 's1', 'succeeded', 'Artist – Title');
-  await hears('"itemId":"s1"');
+  await receives('"itemId":"s1"');
   await origin.finish(id);
-  await hears('"status":"completed"');
+  await receives('"status":"completed"');
   await eventually('closed', async () => (await state()) === 2); // by the 204 that it came back to
-  const times = (await heard()).filter(({ data }) => data.includes('progress')).map(({ at }) => at);
+  const times = (await received()).filter(({ data }) => data.includes('progress')).map(({ at }) => at);
   expect(new Set(times).size).toBe(times.length);
   expect(times).toEqual([...times].sort((a, b) => a - b));
   await page.context().close();
@@ -103,14 +103,14 @@ test('a whole job arrives as it happens, pings too', async () => {
 
 test('the origin is killed and started again: the same EventSource is right again', async () => {
   const id = await origin.insert();
-  const { hears, heard, state, page } = await listen(id);
-  await hears('running');
+  const { receives, received, state, page } = await listen(id);
+  await receives('running');
   await origin.progress(id, 3);
-  await hears('"done":3,');
+  await receives('"done":3,');
   await origin.stop();
   await eventually('away', async () => (await state()) === 0);
   await origin.progress(id, 7);
-  // It is told to come back, and does.
+  // It is sent to come back, and does.
   const answer = await fetch(url + stream(id), { headers: { ...bearer(), Accept: 'text/event-stream' } });
   expect([answer.status, answer.headers.get('Content-Type')]).toEqual([200, 'text/event-stream']);
   expect(await answer.text()).toMatch(/^retry: \d{4}\n: upstream_unavailable\n\n$/);
@@ -118,15 +118,15 @@ test('the origin is killed and started again: the same EventSource is right agai
   expect([json.status, (await json.json()).code]).toEqual([503, 'upstream_unavailable']);
   expect(Number(json.headers.get('Retry-After'))).toBeGreaterThan(0);
   await origin.start();
-  await hears('"done":7,');
-  expect((await heard()).filter(({ data }) => data.includes('"done":0,'))).toHaveLength(1);
+  await receives('"done":7,');
+  expect((await received()).filter(({ data }) => data.includes('"done":0,'))).toHaveLength(1);
   await page.context().close();
 });
 
 test("a tab is closed: the origin's stream ends with its next ping", async () => {
   const id = await origin.insert();
-  const { hears, page } = await listen(id);
-  await hears('running');
+  const { receives, page } = await listen(id);
+  await receives('running');
   await eventually('the only one', async () => (await origin.metric('jobprogress_streams_open')) === 1);
   const closed = Date.now();
   await page.close();
@@ -216,7 +216,7 @@ test.for([
   ['a challenge', 403, html, 403],
   ['a page', 200, html, 200],
   ['a login', 302, { Location: '/login' }, 302],
-] as const)('EventSource comes back from %s, and everybody else is told', async ([, status, headers, told]) => {
+] as const)('EventSource comes back from %s, and everybody else is sent', async ([, status, headers, told]) => {
   await before(
     (_, outgoing) => outgoing.writeHead(status, headers).end('<h1>Sorry</h1>'),
     {},
