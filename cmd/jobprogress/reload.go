@@ -65,9 +65,9 @@ type reloaded[T any] struct {
 
 // stamp identifies a version of a file; that of none is zero.
 type stamp struct {
-	modified    time.Time
-	size        int64
-	device, ino uint64
+	modified time.Time
+	size     int64
+	inode    uint64
 }
 
 // pipe is the stamp of what can be read once only, and may keep a reader waiting.
@@ -129,7 +129,7 @@ func stamps(names []string) []stamp {
 		default:
 			all[i] = stamp{modified: info.ModTime(), size: info.Size()}
 			if system, ok := info.Sys().(*syscall.Stat_t); ok {
-				all[i].device, all[i].ino = uint64(system.Dev), system.Ino
+				all[i].inode = system.Ino
 			}
 		}
 	}
