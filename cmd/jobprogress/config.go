@@ -2,24 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/netip"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"jobprogress/internal/auth"
-	"jobprogress/internal/httpapi"
-	"jobprogress/internal/store"
 )
 
 // commands is the command line. Every flag is an environment variable too.
@@ -105,109 +98,26 @@ func (d database) validate() []error {
 func validateURL(value, source string) []error {
 	config, err := pgx.ParseConfig(value)
 	if err != nil {
-		// The error itself shows the value, which may be a secret that was meant for another setting.
-		return []error{fmt.Errorf("%s is no URL like postgres://user@host/database, and no key=value pairs: %w", source, errors.Unwrap(err))}
+		// The error shows the value, which may be a secret that was meant for another setting, and that of a URL which can't
+		// be parsed shows parts of its password.
+		if u, notURL := url.Parse(value); notURL == nil && strings.HasPrefix(u.Scheme, "postgres") && errors.Unwrap(err) != nil {
+			return []error{fmt.Errorf("%s can't be used: %w", source, errors.Unwrap(err))}
+		}
+		return []error{fmt.Errorf("%s %s", source, noDatabaseURL)}
 	}
 	for name, given := range config.RuntimeParams {
 		// A URL without its scheme, or after NAME=, is read as keys and values, and passed over.
 		if !parameterName.MatchString(name) || strings.Contains(given, "://") {
-			return []error{fmt.Errorf("%s is no URL like postgres://user@host/database, and no key=value pairs", source)}
+			return []error{fmt.Errorf("%s %s", source, noDatabaseURL)}
 		}
 	}
 	return nil
 }
 
+const noDatabaseURL = "is no URL like postgres://user@host/database, and no key=value pairs; in a URL, special characters of a password are percent-encoded"
+
 // parameterName is how the names of PostgreSQL's settings look.
 var parameterName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.$]*$`)
-
-// validate checks the settings of serve.
-func (c *serveCommand) validate() []error {
-	invalid := slices.Concat(c.database.validate(), validateURL(c.ListenDatabaseURL, "LISTEN_DATABASE_URL (--listen-database-url)"), c.logging.validate())
-	check := func(ok bool, flag, env, format string, args ...any) {
-		if !ok {
-			invalid = append(invalid, invalidSetting(flag, env, format, args...))
-		}
-	}
-	for _, address := range []struct{ value, flag, env string }{
-		{c.Addr, "addr", "JOBPROGRESS_ADDR"}, {c.AdminAddr, "admin-addr", "JOBPROGRESS_ADMIN_ADDR"},
-	} {
-		_, _, err := net.SplitHostPort(address.value)
-		check(err == nil, address.flag, address.env, "%q is not host:port", address.value)
-	}
-	set := c.sources()
-	switch {
-	case c.InsecureNoAuth:
-		check(len(set) == 0, "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "contradicts %s: choose one", strings.Join(set, ", "))
-		check(loopback(c.Addr), "insecure-no-auth", "JOBPROGRESS_INSECURE_NO_AUTH", "is refused on %q: only a loopback address may go without authentication", c.Addr)
-	case len(set) == 0:
-		check(false, "jwt-secret", "JOBPROGRESS_JWT_SECRET", "is missing: set the key of your tokens, or JOBPROGRESS_JWT_PUBLIC_KEY, JOBPROGRESS_JWKS_URL, JOBPROGRESS_AUTH_URL or JOBPROGRESS_SESSION_QUERY (or, on a loopback address, --insecure-no-auth)")
-	case len(set) > 1:
-		invalid = append(invalid, fmt.Errorf("%s contradict each other: choose one", strings.Join(set, ", ")))
-	}
-	if c.JWTPublicKey != "" {
-		_, err := c.publicKey()
-		check(err == nil, "jwt-public-key", "JOBPROGRESS_JWT_PUBLIC_KEY", "%w", err)
-	}
-	check(c.JWTPreviousSecret == "" || c.JWTSecret != "", "jwt-previous-secret", "JOBPROGRESS_JWT_PREVIOUS_SECRET", "goes together with --jwt-secret (JOBPROGRESS_JWT_SECRET), which takes its place")
-	check(c.JWKSURL == "" || isURL(c.JWKSURL), "jwks-url", "JOBPROGRESS_JWKS_URL", "is not a URL like https://auth.example.com/.well-known/jwks.json")
-	check(c.AuthURL == "" || isURL(c.AuthURL), "auth-url", "JOBPROGRESS_AUTH_URL", "is not a URL like https://app.example.com/api/whoami")
-	noTokens := func(flag, env string) {
-		check(c.JWTIssuer == "" && c.JWTAudience == "", flag, env, "knows no JOBPROGRESS_JWT_ISSUER or JOBPROGRESS_JWT_AUDIENCE")
-	}
-	if c.AuthURL != "" {
-		noTokens("auth-url", "JOBPROGRESS_AUTH_URL")
-	}
-	if c.SessionQuery != "" {
-		err := store.CheckSessionQuery(c.SessionQuery)
-		check(err == nil, "session-query", "JOBPROGRESS_SESSION_QUERY", "%w", err)
-		noTokens("session-query", "JOBPROGRESS_SESSION_QUERY")
-	}
-	check((c.TLSCert == "") == (c.TLSKey == ""), "tls-cert", "JOBPROGRESS_TLS_CERT", "goes together with --tls-key (JOBPROGRESS_TLS_KEY)")
-	if c.TLSCert != "" && c.TLSKey != "" {
-		_, err := c.certificate()
-		check(err == nil, "tls-cert", "JOBPROGRESS_TLS_CERT", "%w", err)
-	}
-	for _, origin := range c.AllowedOrigins {
-		err := httpapi.CheckOrigin(origin)
-		check(err == nil, "allowed-origins", "JOBPROGRESS_ALLOWED_ORIGINS", "%w", err)
-	}
-	for _, d := range []struct {
-		value     time.Duration
-		flag, env string
-	}{
-		{c.PingInterval, "ping-interval", "JOBPROGRESS_PING_INTERVAL"},
-		{c.BackstopInterval, "backstop-interval", "JOBPROGRESS_BACKSTOP_INTERVAL"},
-		{c.WriteTimeout, "write-timeout", "JOBPROGRESS_WRITE_TIMEOUT"},
-		{c.DrainTimeout, "drain-timeout", "JOBPROGRESS_DRAIN_TIMEOUT"},
-	} {
-		check(d.value >= 100*time.Millisecond, d.flag, d.env, "%s is less than 100ms", d.value)
-	}
-	check(c.LameDuck >= 0, "lame-duck", "JOBPROGRESS_LAME_DUCK", "%s is negative", c.LameDuck)
-	check(c.MaxStreamAge == 0 || c.MaxStreamAge >= time.Second, "max-stream-age", "JOBPROGRESS_MAX_STREAM_AGE", "%s is neither 0 nor at least 1s", c.MaxStreamAge)
-	check(c.MaxStreams > 0, "max-streams", "JOBPROGRESS_MAX_STREAMS", "%d is not positive", c.MaxStreams)
-	check(c.MaxStreamsPerAccount > 0, "max-streams-per-account", "JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT", "%d is not positive", c.MaxStreamsPerAccount)
-	return invalid
-}
-
-func isURL(text string) bool {
-	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
-}
-
-func (c *serveCommand) certificate() (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-	return &pair, err
-}
-
-// loopback reports whether an address can only be reached from this machine.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
-}
 
 // errUsage is wrapped by errors about the settings.
 var errUsage = errors.New("see jobprogress COMMAND --help")

@@ -42,6 +42,8 @@ func TestSecretsInFiles(t *testing.T) {
 		"an empty file":       {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": empty}, want: "empty is empty"},
 		"what is no secret":   {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "JOBPROGRESS_COOKIE_FILE": "nowhere"}},
 		"no previous secret":  {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_PREVIOUS_SECRET_FILE": empty}},
+		"a password as it is": {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL": "postgres://u:x#" + secret + "@h/d"}, want: "percent-encoded"},
+		"a setting":           {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL": "postgres://u:x@h/d?sslmode=perhaps"}, want: "can't be used: sslmode is invalid"},
 		"a pasted line":       {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL": "DATABASE_URL=postgres://u:" + secret + "@h/d"}, want: "DATABASE_URL (--database-url) is no URL"},
 		"no URL of databases": {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL_FILE": file}, want: "is no URL like postgres://"},
 	} {

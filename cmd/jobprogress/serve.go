@@ -23,40 +23,6 @@ import (
 	"jobprogress/internal/store"
 )
 
-type serveCommand struct {
-	database
-	ListenDatabaseURL string `env:"LISTEN_DATABASE_URL" secret:"" placeholder:"URL" help:"Where to listen and read: direct sessions to the primary, or a pooler in session mode, if DATABASE_URL goes through one in transaction mode. Default: DATABASE_URL."`
-
-	Addr      string `env:"JOBPROGRESS_ADDR" default:"127.0.0.1:8080" help:"Address to serve on; port 0 picks one."`
-	AdminAddr string `env:"JOBPROGRESS_ADMIN_ADDR" default:"127.0.0.1:8081" help:"Address of /metrics and /debug/pprof/; port 0 picks one."`
-	TLSCert   string `env:"JOBPROGRESS_TLS_CERT" placeholder:"FILE" help:"PEM certificate chain: serve TLS with HTTP/2."`
-	TLSKey    string `env:"JOBPROGRESS_TLS_KEY" placeholder:"FILE" help:"PEM key of the certificate."`
-
-	tokens
-	JWTPreviousSecret string   `env:"JOBPROGRESS_JWT_PREVIOUS_SECRET" secret:"" placeholder:"SECRET" help:"The secret before: its tokens count, too, while it is being replaced."`
-	JWTPublicKey      string   `env:"JOBPROGRESS_JWT_PUBLIC_KEY" placeholder:"FILE" help:"PEM public key of RS256, ES256 (P-256) or EdDSA (Ed25519) tokens."`
-	JWKSURL           string   `env:"JOBPROGRESS_JWKS_URL" name:"jwks-url" placeholder:"URL" help:"Where the public keys of the tokens are published, as a JSON Web Key Set."`
-	AuthURL           string   `env:"JOBPROGRESS_AUTH_URL" name:"auth-url" placeholder:"URL" help:"Instead of tokens: the application, asked with the Cookie, Authorization and Origin of each viewer, answers 200 and {\"account\":\"...\"}, or 401."`
-	SessionQuery      string   `env:"JOBPROGRESS_SESSION_QUERY" placeholder:"SQL" help:"Instead of tokens: selects the account of the session with token $$1, in the database of DATABASE_URL."`
-	Cookie            string   `env:"JOBPROGRESS_COOKIE" default:"session" help:"Cookie that holds the token when there is no Authorization header."`
-	InsecureNoAuth    bool     `env:"JOBPROGRESS_INSECURE_NO_AUTH" help:"No authentication: everybody sees every job. Loopback addresses only."`
-	AllowedOrigins    []string `env:"JOBPROGRESS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Foreign origins that may read, exact, comma-separated."`
-
-	PingInterval     time.Duration `env:"JOBPROGRESS_PING_INTERVAL" default:"30s" help:"No stream is silent for longer: pings leave a little earlier."`
-	BackstopInterval time.Duration `env:"JOBPROGRESS_BACKSTOP_INTERVAL" default:"15s" help:"Within this time every watched job is read again, whatever was notified."`
-	WriteTimeout     time.Duration `env:"JOBPROGRESS_WRITE_TIMEOUT" default:"10s" help:"After this time a viewer that does not read is cut off."`
-	DrainTimeout     time.Duration `env:"JOBPROGRESS_DRAIN_TIMEOUT" default:"10s" help:"From the end of the lame duck time to the exit, at most."`
-	LameDuck         time.Duration `env:"JOBPROGRESS_LAME_DUCK" default:"5s" help:"After SIGTERM, for so long /readyz says no and everything is answered. Ctrl-C does not wait."`
-	MaxStreamAge     time.Duration `env:"JOBPROGRESS_MAX_STREAM_AGE" default:"0s" help:"After this time at most a stream ends, and its viewer comes back at once; 0 is never."`
-
-	MaxStreams           int `env:"JOBPROGRESS_MAX_STREAMS" default:"100000" help:"Open streams of this server, at most."`
-	MaxStreamsPerAccount int `env:"JOBPROGRESS_MAX_STREAMS_PER_ACCOUNT" default:"100" help:"Open streams of one account, at most."`
-
-	logging
-
-	secretFiles map[string]string `kong:"-"` // where secrets stand in files, by their variables
-}
-
 const (
 	// requestConns are for the JSON state.
 	requestConns = 4
