@@ -34,13 +34,13 @@ func (a *API) limitTime(next http.Handler) http.Handler {
 		control := http.NewResponseController(w) // every server of ours can set deadlines
 		var err error
 		if r.ContentLength != 0 {
-			control.SetReadDeadline(time.Now().Add(a.WriteTimeout))
+			control.SetReadDeadline(time.Now().Add(a.config.WriteTimeout))
 			_, err = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
 			if err == nil {
 				control.SetReadDeadline(time.Time{})
 			}
 		}
-		control.SetWriteDeadline(time.Now().Add(a.WriteTimeout))
+		control.SetWriteDeadline(time.Now().Add(a.config.WriteTimeout))
 		if err != nil {
 			w.Header().Set("Connection", "close")
 			a.refuse(w, r, errBody)

@@ -19,7 +19,7 @@ func (a *API) getReadiness(w http.ResponseWriter, _ *http.Request) error {
 	if a.leaving.Load() {
 		return errDraining
 	}
-	status, _ := a.Hub.Status()
+	status, _ := a.config.Hub.Status()
 	switch {
 	case status.Live:
 		return say(w, "ready\n")

@@ -28,10 +28,10 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	var rows []job.Snapshot
 	if ids != nil {
-		rows, err = a.Jobs.Snapshot(ctx, ids)
+		rows, err = a.config.Jobs.Snapshot(ctx, ids)
 		slices.SortFunc(rows, func(a, b job.Snapshot) int { return slices.Index(ids, a.ID) - slices.Index(ids, b.ID) })
 	} else {
-		rows, err = a.Jobs.List(ctx, viewer.Account)
+		rows, err = a.config.Jobs.List(ctx, viewer.Account)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
@@ -72,9 +72,9 @@ func (a *API) getManyProgress(w http.ResponseWriter, r *http.Request) error {
 func (a *API) manyJobs(w http.ResponseWriter, r *http.Request, viewer auth.Viewer, ids []job.ID, table job.Table) (stream.Source, error) {
 	var group *hub.Group
 	if ids != nil {
-		group = a.Hub.Group(ids)
+		group = a.config.Hub.Group(ids)
 	} else {
-		group = a.Hub.AccountGroup(viewer.Account)
+		group = a.config.Hub.AccountGroup(viewer.Account)
 	}
 	waiting, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -123,7 +123,7 @@ func allSeen(group *hub.Group, viewer auth.Viewer, lastEventID string, deleted j
 
 // manyJobsOf are the viewer and the jobs that a request names, each once, in order; nil for the account's list.
 func (a *API) manyJobsOf(r *http.Request) (viewer auth.Viewer, ids []job.ID, table job.Table, err error) {
-	if viewer, err = a.Auth.Authenticate(r); err != nil {
+	if viewer, err = a.config.Auth.Authenticate(r); err != nil {
 		return viewer, nil, table, err
 	}
 	if ids, table, err = a.jobIDs(r); err == nil && ids == nil && viewer.Anyone {
@@ -136,7 +136,7 @@ func (a *API) manyJobsOf(r *http.Request) (viewer auth.Viewer, ids []job.ID, tab
 func (a *API) jobIDs(r *http.Request) (ids []job.ID, table job.Table, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	if table, err = a.Hub.Table(ctx); err != nil {
+	if table, err = a.config.Hub.Table(ctx); err != nil {
 		return nil, table, err
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)

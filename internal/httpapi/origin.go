@@ -34,8 +34,8 @@ func newCORS(origins []string) (*cors.Middleware, error) {
 
 // checkOrigin refuses pages of foreign origins, and lets those of the allow-list read with credentials (CORS).
 func (a *API) checkOrigin(next http.Handler) (http.Handler, error) {
-	if len(a.AllowedOrigins) > 0 {
-		c, err := newCORS(a.AllowedOrigins)
+	if len(a.config.AllowedOrigins) > 0 {
+		c, err := newCORS(a.config.AllowedOrigins)
 		if err != nil {
 			return nil, fmt.Errorf("allowed origins: %w", err)
 		}
@@ -43,7 +43,7 @@ func (a *API) checkOrigin(next http.Handler) (http.Handler, error) {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin := r.Header.Get("Origin")
-		if origin == "" || sameOrigin(origin, r) || slices.Contains(a.AllowedOrigins, origin) {
+		if origin == "" || sameOrigin(origin, r) || slices.Contains(a.config.AllowedOrigins, origin) {
 			next.ServeHTTP(w, r)
 			return
 		}

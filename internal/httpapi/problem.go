@@ -115,16 +115,16 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error, methods .
 }
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.WriteTimeout)) // from now on, not from the request
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.config.WriteTimeout)) // from now on, not from the request
 	p := asProblem(err)
 	a.metrics.refused.WithLabelValues(p.Code).Inc()
-	a.Log.Debug("request refused", "code", p.Code, "method", r.Method, "path", r.URL.Path, "error", err)
+	a.config.Log.Debug("request refused", "code", p.Code, "method", r.Method, "path", r.URL.Path, "error", err)
 	switch {
 	case p.Code == errInternal.Code:
-		a.Log.Error("request failed", "path", r.URL.Path, "error", err)
+		a.config.Log.Error("request failed", "path", r.URL.Path, "error", err)
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, auth.ErrNoKeys), errors.Is(err, auth.ErrNoSessions), errors.Is(err, auth.ErrNoAnswer):
 		// And not readiness, which has no cause to give.
-		a.unavailable.Do(func() { a.Log.Warn("request refused for now", "code", p.Code, "error", err) })
+		a.unavailable.Do(func() { a.config.Log.Warn("request refused for now", "code", p.Code, "error", err) })
 	}
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")

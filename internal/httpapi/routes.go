@@ -52,7 +52,7 @@ type Authenticator interface {
 
 // API serves a hub over HTTP.
 type API struct {
-	Config
+	config      Config
 	metrics     metrics
 	limits      *limits
 	retryDelay  retryDelay
@@ -67,7 +67,7 @@ type API struct {
 func New(c Config) *API {
 	limits := newLimits(c.MaxStreams, c.MaxStreamsPerAccount)
 	return &API{
-		Config:   c,
+		config:   c,
 		metrics:  newMetrics(c.Registry),
 		limits:   limits,
 		draining: make(chan struct{}),
@@ -114,7 +114,7 @@ const (
 // Admin is the operator's surface.
 func (a *API) Admin() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{Registry: a.Registry}))
+	mux.Handle("/metrics", promhttp.HandlerFor(a.config.Registry, promhttp.HandlerOpts{Registry: a.config.Registry}))
 	// Not cmdline: a flag may be a secret.
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.Handle("/debug/pprof/cmdline", http.NotFoundHandler())

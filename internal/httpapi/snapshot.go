@@ -20,7 +20,7 @@ const readTimeout = 5 * time.Second
 func (a *API) jobID(r *http.Request) (job.ID, job.Table, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	table, err := a.Hub.Table(ctx)
+	table, err := a.config.Hub.Table(ctx)
 	if err != nil {
 		return "", table, err
 	}
@@ -33,7 +33,7 @@ func (a *API) jobID(r *http.Request) (job.ID, job.Table, error) {
 
 // getJob answers with the present state of a job as JSON.
 func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
-	viewer, err := a.Auth.Authenticate(r)
+	viewer, err := a.config.Auth.Authenticate(r)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	rows, err := a.Jobs.Snapshot(ctx, []job.ID{id})
+	rows, err := a.config.Jobs.Snapshot(ctx, []job.ID{id})
 	if err != nil {
 		return fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
 	}

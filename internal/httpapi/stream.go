@@ -16,7 +16,7 @@ import (
 
 // getProgress answers with the stream of a job: what it is now, then what changes, until it ends.
 func (a *API) getProgress(w http.ResponseWriter, r *http.Request) error {
-	viewer, err := a.Auth.Authenticate(r)
+	viewer, err := a.config.Auth.Authenticate(r)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (a *API) oneJob(w http.ResponseWriter, r *http.Request, viewer auth.Viewer,
 
 // extend gives the answer the time of a write, from now on: the request may have waited.
 func (a *API) extend(w http.ResponseWriter) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.WriteTimeout)) // every server of ours can
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.config.WriteTimeout)) // every server of ours can
 }
 
 // noContent is the answer after which EventSource does not come back.
@@ -180,7 +180,7 @@ var errExpired = fmt.Errorf("%w: they have just expired", auth.ErrInvalid)
 func (a *API) open(ctx context.Context, id job.ID) (*hub.Subscriber, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return a.Hub.Subscribe(ctx, id)
+	return a.config.Hub.Subscribe(ctx, id)
 }
 
 // refresh has the row of a subscriber read, so that what is said of it is said of the row as it is now.

@@ -99,7 +99,7 @@ func open(t *testing.T, a *API, query string) (*viewer, <-chan struct{}) {
 		handler.ServeHTTP(v, r)
 	}()
 	synctest.Wait()
-	if feed := a.Hub.Feed(); len(feed.Begin(10)) > 0 {
+	if feed := a.config.Hub.Feed(); len(feed.Begin(10)) > 0 {
 		feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: running(1)}}, "1:1:", job.Buckets{}.Complement())
 	}
 	return v, ended
@@ -107,7 +107,7 @@ func open(t *testing.T, a *API, query string) (*viewer, <-chan struct{}) {
 
 // change notifies a change of someJob, and has it read.
 func change(a *API, s job.State) {
-	feed := a.Hub.Feed()
+	feed := a.config.Hub.Feed()
 	feed.Want(someJob)
 	feed.Begin(10)
 	feed.Finish([]job.Snapshot{{ID: someJob, Found: true, State: s}}, "2:2:", job.Buckets{}.Complement())
@@ -203,8 +203,8 @@ func TestCredentialsThatExpireWhileTheJobIsWaitedFor(t *testing.T) {
 			handler.ServeHTTP(v, r)
 		}()
 		synctest.Wait()
-		a.Hub.Feed().Begin(10)
-		a.Hub.Feed().Finish([]job.Snapshot{{ID: someJob}}, "1:1:", job.Buckets{}.Complement())
+		a.config.Hub.Feed().Begin(10)
+		a.config.Hub.Feed().Finish([]job.Snapshot{{ID: someJob}}, "1:1:", job.Buckets{}.Complement())
 		time.Sleep(time.Second)
 		if !ended(answered) || v.status != http.StatusUnauthorized {
 			t.Errorf("status %d", v.status)
