@@ -15,20 +15,21 @@
 //
 //	connecting → probing → live ⇄ degraded
 //
-// A probe is a notification that the reader's session sends and the listener must receive. Before the first has come back
-// the session has no settings, no locks and reads nothing: behind a transaction pooler all of these would be somebody
-// else's, and without LISTEN in force a read proves nothing about what comes after it. After that it reads for as long as
-// it lasts. While the bus is degraded, because the listener is away, all topics are polled.
+// A probe is a notification that the reader's session sends and the listener must receive. Until the first probe has come
+// back, the session makes no settings, takes no locks and reads nothing. Behind a transaction pooler, settings and locks
+// would end up in somebody else's session. And before LISTEN is in force, a change after the read could be missed. Once
+// proven, the session reads for as long as it lasts. While the listener is away the bus is degraded, and polls all topics.
 //
 // # A bucket of jobs
 //
 //	notified ⇄ polled
 //
-// A bucket is made of the end of the job's id. The reader's session holds the shared advisory lock of a notified bucket,
-// and writers notify its changes. It releases the lock of a bucket that is over budget; the jobs of that are polled. So
-// are, for a moment, those of a bucket whose lock was taken just now: a transaction that has found no lock may not have
-// ended yet. It has a transaction id lower than the bucket's mark, an id that the reader takes after the lock. So a topic
-// is notified from the first read on whose snapshot has an xmin that is not below the mark.
+// A bucket is the last byte of a job's id. While the reader's session holds the bucket's shared advisory lock, writers
+// notify changes of its jobs. When a bucket is over budget, the reader releases the lock and polls the jobs.
+//
+// A bucket whose lock was taken a moment ago is polled, too. A writer may have looked before, found no lock, and not
+// committed yet: that change is not notified. Its transaction id is lower than the bucket's mark, which the reader takes
+// after the lock. So a topic is notified from the first read whose snapshot has an xmin of at least the mark.
 //
 // # The hub's protocol, in order
 //

@@ -16,19 +16,19 @@ import (
 // gate is the lock set of the reader's session: what is notified. It belongs to the reader, and goes with the session.
 type gate struct {
 	held  store.Locks
-	mark  [len(job.Buckets{})]uint64 // transactions from this one on notify all that they change
+	mark  [len(job.Buckets{})]uint64 // the first transaction id whose changes are all notified
 	pause time.Duration              // without locks, which the database refused; 0 if it did not
 	until time.Time                  // when the pause ends
 }
 
 const (
-	// Locks that the database refused are asked for again after firstPause, and twice as long each time, up to mostPause:
+	// Locks that the database refused are asked for again after firstPause, which doubles up to mostPause:
 	// where there is no room for them, there is none for others while we try.
 	firstPause = 5 * time.Second
 	mostPause  = 5 * time.Minute
 )
 
-// notified are the buckets whose changes are notified, of those that a read with this xmin did not see.
+// notified are the buckets of which all changes that a read with this xmin did not see will be notified.
 func (g *gate) notified(xmin uint64) (buckets job.Buckets) {
 	for b, in := range g.held.Buckets {
 		buckets[b] = in && xmin >= g.mark[b]
@@ -36,7 +36,7 @@ func (g *gate) notified(xmin uint64) (buckets job.Buckets) {
 	return buckets
 }
 
-// adjust makes wanted the lock set, as far as the locks are to be had: those that a writer tries at this moment are not.
+// adjust takes and releases locks until the lock set is wanted. A lock that a writer tries at this moment is not to be had.
 // An error that the session outlives is a refusal: all locks are given back for a while.
 func (g *gate) adjust(ctx context.Context, conn *pgx.Conn, feed hub.Feed, wanted store.Locks) error {
 	if time.Now().Before(g.until) {

@@ -17,7 +17,7 @@ const (
 	// rest is what may go on to be notified once the budget is exceeded, as a share of it. Then the writers are at full
 	// speed, and each notification takes more from them than the lock.
 	rest = 0.02
-	// If a quarter of the notified buckets, and at least many, have notified lately, all of them count as fast.
+	// If at least many buckets, and at least a quarter of all that are notified, have notified lately, all of them count as fast.
 	most, many = 4, 16
 	// window is how many polls decide whether a bucket has become slow, and slowPolls in how many of them it may have
 	// changed.
@@ -34,22 +34,22 @@ const (
 // pace decides which buckets are too fast to be notified. It belongs to the reader.
 type pace struct {
 	probes [3]time.Duration // the last ones' commits
-	tokens float64          // of the budget
+	tokens float64          // notifications that the budget has left
 	at     time.Time        // of the last tick
 
-	polled  job.Buckets // for being over budget
+	polled  job.Buckets // because they were over budget
 	buckets [len(job.Buckets{})]speed
 }
 
 // speed is what is known of one bucket.
 type speed struct {
-	rate    float64       // notifications a second, fading; while it is polled, what they would be
+	rate    float64       // notifications a second, a fading average; while polled, an estimate from the polls
 	polls   int           // in the present window
-	changed int           // of them, in which a job had changed
-	jobs    int           // that had changed, in all of them
-	began   time.Time     // the window
-	since   time.Time     // it is polled, or is not
-	stay    time.Duration // it was polled at least, last time
+	changed int           // polls of the window that found a change
+	jobs    int           // changed jobs that those polls found
+	began   time.Time     // when the window began
+	since   time.Time     // when it was last switched between notified and polled
+	stay    time.Duration // how long it had to be polled, the last time
 }
 
 func newPace(now time.Time) *pace { return &pace{at: now} }
@@ -61,7 +61,7 @@ func (p *pace) probed(took time.Duration) {
 	p.probes[0] = took
 }
 
-// hold is the least of the last probes, for one may have waited for something else.
+// hold is how long a commit holds the lock: the shortest of the last probes, because one may have waited for something else.
 func (p *pace) hold() time.Duration {
 	hold := leastHold
 	if least := slices.Min(p.probes[:]); least > hold { // 0 as long as there are too few
@@ -70,7 +70,7 @@ func (p *pace) hold() time.Duration {
 	return hold
 }
 
-// budget is in notifications a second.
+// budget is how many notifications a second are allowed.
 func (p *pace) budget() float64 { return lockShare / p.hold().Seconds() }
 
 // tick takes in the notifications since the last tick, and returns the buckets to release: the fastest, if the budget is
