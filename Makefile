@@ -13,7 +13,7 @@ help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and a page
-	@echo "Compiling: a minute or two the first time, then seconds …"
+	@echo "Compiling: up to three minutes the first time, then seconds …"
 	@go build -o bin/ ./cmd/jobprogress ./cmd/demo
 	@bin/demo
 

@@ -48,8 +48,12 @@ func (stepCommand) Run(s *settings, r *run) error {
 		return fmt.Errorf("connect to database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(r.ctx))
-	_, err = conn.Exec(r.ctx, moveByHand)
-	return err
+	var done, status string
+	if err := conn.QueryRow(r.ctx, moveByHand+` returning progress ->> 'done', status::text`).Scan(&done, &status); err != nil {
+		return fmt.Errorf("move job (--database-url names the demo's database, as it printed it): %w", err)
+	}
+	fmt.Printf("%s of 10, %s\n", done, status)
+	return nil
 }
 
 // byHand is a job that no worker works on, so that it can be moved with psql.

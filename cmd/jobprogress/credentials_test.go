@@ -301,7 +301,9 @@ func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
 			return string(text), err
 		}
 		var log strings.Builder
-		get := reload(&files{log: slog.New(slog.NewTextHandler(&log, nil))}, "old", load, file)
+		f := &files{log: slog.New(slog.NewTextHandler(&log, nil))}
+		get := reload(f, "old", load, file)
+		go f.run(t.Context())
 		denied = true
 		if err := os.WriteFile(file, []byte("renewed"), 0o600); err != nil {
 			t.Fatal(err)

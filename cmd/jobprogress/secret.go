@@ -27,6 +27,8 @@ func readSecret(env, file string) (string, error) {
 	switch {
 	case value == "" && env != previousSecret:
 		return "", fmt.Errorf("%s is empty", file)
+	case !strings.HasSuffix(env, "DATABASE_URL") && strings.HasPrefix(value, "postgres"):
+		return "", fmt.Errorf("%s holds a database URL", file)
 	case strings.HasSuffix(env, "DATABASE_URL"):
 		err = errors.Join(validateURL(value, file)...)
 	}

@@ -30,6 +30,8 @@ func TestSecretsInFiles(t *testing.T) {
 	writeFile(t, file, secret+"\n")
 	empty := filepath.Join(t.TempDir(), "empty")
 	writeFile(t, empty, "\n")
+	databaseURL := filepath.Join(t.TempDir(), "database")
+	writeFile(t, databaseURL, "postgres://u:"+secret+"@h/d")
 	for name, tt := range map[string]struct {
 		env  map[string]string
 		args []string
@@ -41,6 +43,7 @@ func TestSecretsInFiles(t *testing.T) {
 		"no such file":        {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": "nowhere"}, want: "JOBPROGRESS_JWT_SECRET_FILE: open nowhere"},
 		"an empty file":       {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": empty}, want: "empty is empty"},
 		"what is no secret":   {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "JOBPROGRESS_COOKIE_FILE": "nowhere"}},
+		"a database URL":      {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": databaseURL}, want: "database holds a database URL"},
 		"no previous secret":  {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_PREVIOUS_SECRET_FILE": empty}},
 		"a password as it is": {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL": "postgres://u:x#" + secret + "@h/d"}, want: "percent-encoded"},
 		"a setting":           {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "DATABASE_URL": "postgres://u:x@h/d?sslmode=perhaps"}, want: "can't be used: sslmode is invalid"},
@@ -123,13 +126,15 @@ func TestKeysFollowTheirFiles(t *testing.T) {
 		writeFile(t, present, "one")
 		writeFile(t, previous, "")
 		var log strings.Builder
-		f := &files{log: slog.New(slog.NewTextHandler(&log, nil))}
+		f := &files{log: slog.New(slog.NewTextHandler(&log, nil)), signals: make(chan os.Signal)}
+		go f.run(t.Context())
 		c := &serveCommand{secretFiles: map[string]string{"JOBPROGRESS_JWT_SECRET": present, previousSecret: previous}}
 		c.JWTSecret = "one"
 		keys := c.secrets(f).(auth.SecretFiles)
 		has := func(step string, want ...string) {
 			t.Helper()
 			time.Sleep(lookInterval)
+			synctest.Wait()
 			var got []string
 			for _, key := range keys() {
 				got = append(got, string(key))
@@ -169,10 +174,10 @@ func TestKeysFollowTheirFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		has("secretly", "third")
-		f.signals = make(chan os.Signal, 1)
-		go f.run(t.Context())
 		f.signals <- syscall.SIGHUP
 		has("after a SIGHUP", "fourt")
+		writeFile(t, present, "postgres://u:p@h/d")
+		has("a database URL", "fourt")
 
 		// A reader of a pipe would wait for ever.
 		os.Remove(present)

@@ -73,7 +73,7 @@ func StartOwn(ctx context.Context, say func(format string, args ...any), setting
 		if err == nil {
 			return s, nil
 		}
-		say("%s is passed over: %v", way.name, err)
+		say("not %s: %v", way.name, err)
 		tried = append(tried, fmt.Sprintf("%s (%v)", way.name, err))
 	}
 	return nil, fmt.Errorf("no PostgreSQL to test with. Tried: %s. Set TEST_DATABASE_URL, start Docker, or install PostgreSQL 14 or newer (apt-get install postgresql, brew install postgresql)",

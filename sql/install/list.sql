@@ -45,6 +45,7 @@ returns table (account text, ids text[])
 language plpgsql stable security definer rows 100
 set search_path = pg_catalog, pg_temp
 set row_security = off
+set plan_cache_mode = force_generic_plan -- as in snapshot
 as $$
 begin
   return query

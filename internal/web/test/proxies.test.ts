@@ -59,7 +59,7 @@ for (const proxy of proxies) {
       text
         .replaceAll(':8000', `:${port}`)
         .replaceAll(':8080', `:${origin.port}`)
-        .replace(/\n.*:8082/g, ''),
+        .replace(/\n.*:8082.*/g, ''),
     );
     const url = `http://127.0.0.1:${port}`;
     const headers = { Authorization: `Bearer ${token()}`, Accept: 'text/event-stream' };
