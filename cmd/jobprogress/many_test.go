@@ -198,6 +198,31 @@ func TestManyJobsOfAQueueThatDeletes(t *testing.T) {
 	}
 }
 
+// A read that hangs says nothing of what reading costs: the next is not put off.
+func TestListAfterAReadThatHung(t *testing.T) {
+	t.Parallel()
+	s := serveForTest(t, pgtest.New(t))
+	list := s.open("/api/jobs/progress")
+	list.until("synced")
+	tx, err := s.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := s.metric("jobprogress_reads_failed_total")
+	if _, err := tx.Exec(t.Context(), `lock table job in access exclusive mode`); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("a read gave up", func() bool { return s.metric("jobprogress_reads_failed_total") != failed })
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	list.until(`"jobId":"` + s.insert())
+	if took := time.Since(began); took > 10*time.Second { // one and a half, and not thirty
+		t.Errorf("a new job is listed after %s", took)
+	}
+}
+
 // What one account's list can't be read for costs the others nothing.
 func TestListThatCannotBeRead(t *testing.T) {
 	t.Parallel()

@@ -9,8 +9,9 @@ import (
 
 const (
 	// listInterval is the least time between two polls of the lists that are watched: an account's new job is seen within
-	// it. It is pollShare times longer than their reads, at least.
-	listInterval = time.Second * 9 / 10
+	// it. It is pollShare times longer than their reads, up to mostListInterval: within that a new owner sees a job.
+	listInterval     = time.Second * 9 / 10
+	mostListInterval = 15 * time.Second
 	// listLimit is how many lists one statement reads.
 	listLimit = 100
 )
@@ -18,12 +19,13 @@ const (
 // lists says when to poll the accounts' lists. It belongs to the reader.
 type lists struct {
 	began time.Time     // the last poll
-	took  time.Duration // all reads since then
+	took  time.Duration // all reads since then that did not fail
 }
 
 // pollLists has the lists read again if it is time to.
 func (r *reader) pollLists(now time.Time) {
-	if now.Sub(r.lists.began) >= max(listInterval, pollShare*r.lists.took) && r.feed.PollLists() {
+	interval := min(max(listInterval, pollShare*r.lists.took), mostListInterval)
+	if now.Sub(r.lists.began) >= interval && r.feed.PollLists() {
 		r.lists = lists{began: now}
 	}
 }
@@ -48,10 +50,10 @@ func (r *reader) readLists(ctx context.Context, accounts []string, failures *int
 		return err
 	})
 	took := time.Since(start)
-	r.lists.took += took
 	r.metrics.listReads.Observe(took.Seconds())
 	switch {
 	case err == nil:
+		r.lists.took += took
 		r.answered = time.Now()
 		return nil
 	case r.ended(err) && len(accounts) == 1: // the read may be what ended it
