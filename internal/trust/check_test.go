@@ -125,7 +125,7 @@ func (one *view) checkItem(h *history, s sight) string {
 		return ""
 	}
 	key, place := fmt.Sprintf("item %s of %s", s.item, w.started), w.place()
-	if place < one.highest[key] {
+	if place < one.highest[key] && !h.mayBeLost(w, s.at) {
 		return fmt.Sprintf("item %s of run %q was taken back to seq %d from %d", s.item, w.started, w.logSeq, one.highest[key]&(1<<40-1))
 	}
 	one.highest[key] = place

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -20,6 +21,16 @@ type history struct {
 	runs    map[string]map[string]int64 // job → started → run
 	deleted map[string]bool             // jobs whose deletion was at least tried
 	crashes int64                       // of PostgreSQL; each begins the log of items anew
+	emptied []emptied                   // times at which the log of items was truncated
+}
+
+// emptied is when a truncation began and ended.
+type emptied struct{ began, ended time.Duration }
+
+// mayBeLost reports whether an item of a write may be all that a server knows of it, though another saw a newer one: the
+// log was truncated before each server had read all of it.
+func (h *history) mayBeLost(w *write, seen time.Duration) bool {
+	return slices.ContainsFunc(h.emptied, func(e emptied) bool { return e.ended >= w.at && e.began <= seen })
 }
 
 // outcome is what became of a transaction.

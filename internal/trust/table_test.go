@@ -3,12 +3,16 @@ package trust
 import (
 	"context"
 	"math/rand/v2"
+	"time"
 )
 
 // truncateItems empties the log of items.
 func truncateItems(ctx context.Context, w *world, rng *rand.Rand) error {
 	for range 2 {
-		if err := w.execute(ctx, `truncate jobprogress.item_log`); err != nil {
+		began := time.Since(w.history.start)
+		err := w.execute(ctx, `truncate jobprogress.item_log`)
+		w.history.set(func() { w.history.emptied = append(w.history.emptied, emptied{began, time.Since(w.history.start)}) })
+		if err != nil {
 			return err
 		}
 		hold(ctx, rng)
