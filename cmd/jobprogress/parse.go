@@ -37,11 +37,14 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 				if file := getenv(secretFile(name)); file != "" && flag.Tag.Has(secretTag) {
 					files[name] = file
 					text, err := readSecret(name, file)
-					if value != "" {
-						err = fmt.Errorf("and %s contradict each other: choose one", name)
+					switch {
+					case value != "":
+						err = fmt.Errorf("%s and %s contradict each other: choose one", name, secretFile(name))
+					case err != nil:
+						err = fmt.Errorf("%s: %w", secretFile(name), err)
 					}
 					if err != nil {
-						invalid = append(invalid, fmt.Errorf("%s: %w", secretFile(name), err))
+						invalid = append(invalid, err)
 						text = unread
 					}
 					return text, nil

@@ -13,8 +13,7 @@ func secretFile(env string) string { return env + "_FILE" }
 // previousSecret is the variable of the one secret that there need not be.
 const previousSecret = "JOBPROGRESS_JWT_PREVIOUS_SECRET"
 
-// readSecret reads a value, without the line end that editors leave in files. The file of a
-// previous secret may be empty.
+// readSecret reads a value, without the line end that editors leave in files. The file of a previous secret may be empty.
 func readSecret(env, file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -39,7 +39,7 @@ func TestSecretsInFiles(t *testing.T) {
 	}{
 		"from a file":         {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file}},
 		"a flag wins":         {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": "nowhere"}, args: []string{"--jwt-secret", secret}},
-		"both":                {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_SECRET": secret}, want: "JOBPROGRESS_JWT_SECRET_FILE: and JOBPROGRESS_JWT_SECRET contradict each other"},
+		"both":                {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": file, "JOBPROGRESS_JWT_SECRET": secret}, want: "JOBPROGRESS_JWT_SECRET and JOBPROGRESS_JWT_SECRET_FILE contradict each other"},
 		"no such file":        {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": "nowhere"}, want: "JOBPROGRESS_JWT_SECRET_FILE: open nowhere"},
 		"an empty file":       {env: map[string]string{"JOBPROGRESS_JWT_SECRET_FILE": empty}, want: "empty is empty"},
 		"what is no secret":   {env: map[string]string{"JOBPROGRESS_JWT_SECRET": secret, "JOBPROGRESS_COOKIE_FILE": "nowhere"}},
