@@ -18,7 +18,7 @@ demo: postgres ## Try it: a throwaway PostgreSQL, the server, simulated jobs and
 	@bin/demo
 
 test: postgres pgbouncer chromium $(node_modules) ## Test everything
-	go test -race -parallel 4 ./... # most tests wait, for a database or a deadline
+	go test -race -parallel 4 ./internal/trust ./... # the longest first; most tests wait, for a database or a deadline
 	cd internal/web && npm test
 	@echo; echo "All tests have passed: Go and TypeScript."
 

@@ -292,9 +292,9 @@ func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
 		if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var denied bool
+		var denied atomic.Bool
 		load := func() (string, error) {
-			if denied {
+			if denied.Load() {
 				return "", os.ErrPermission
 			}
 			text, err := os.ReadFile(file)
@@ -304,18 +304,20 @@ func TestFileThatCouldNotBeReadIsTriedAgain(t *testing.T) {
 		f := &files{log: slog.New(slog.NewTextHandler(&log, nil))}
 		get := reload(f, "old", load, file)
 		go f.run(t.Context())
-		denied = true
+		denied.Store(true)
 		if err := os.WriteFile(file, []byte("renewed"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
 			time.Sleep(lookInterval)
+			synctest.Wait()
 			if got := get(); got != "old" {
 				t.Errorf("while it can't be read: %q", got)
 			}
 		}
-		denied = false
+		denied.Store(false)
 		time.Sleep(lookInterval)
+		synctest.Wait()
 		if got := get(); got != "renewed" {
 			t.Errorf("when it can be read: %q", got)
 		}

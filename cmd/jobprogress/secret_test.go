@@ -127,10 +127,10 @@ func TestKeysFollowTheirFiles(t *testing.T) {
 		writeFile(t, previous, "")
 		var log strings.Builder
 		f := &files{log: slog.New(slog.NewTextHandler(&log, nil)), signals: make(chan os.Signal)}
-		go f.run(t.Context())
 		c := &serveCommand{secretFiles: map[string]string{"JOBPROGRESS_JWT_SECRET": present, previousSecret: previous}}
 		c.JWTSecret = "one"
 		keys := c.secrets(f).(auth.SecretFiles)
+		go f.run(t.Context())
 		has := func(step string, want ...string) {
 			t.Helper()
 			time.Sleep(lookInterval)
