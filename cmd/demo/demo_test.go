@@ -25,6 +25,25 @@ import (
 // deadline is for what should take seconds: a PostgreSQL and a browser start.
 const deadline = 2 * time.Minute
 
+// built is where the programs are.
+var built string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if built, err = os.MkdirTemp("", "jobprogress-demo-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(built)
+		if out, err := exec.Command("go", "build", "-o", built, "jobprogress/cmd/demo", "jobprogress/cmd/jobprogress").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
 // ownOrigin is that of an application of one's own.
 const ownOrigin = "http://localhost:5173"
 
@@ -42,10 +61,11 @@ type demo struct {
 // startDemo starts one with a database of its own, or with the one that is named.
 func startDemo(t *testing.T, databaseURL string) *demo {
 	t.Helper()
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "jobprogress/cmd/...")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	bin := t.TempDir() // processes are known by it
+	for _, program := range []string{"demo", "jobprogress"} {
+		if err := os.Link(filepath.Join(built, program), filepath.Join(bin, program)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// Not t.TempDir, which nobody else may enter: PostgreSQL runs as another user when we are root.
 	dir, err := os.MkdirTemp("", "jobprogress-demo-")
