@@ -82,7 +82,7 @@ func TestPublicKeysFromPEM(t *testing.T) {
 				refuses(t, tokens, name+" is given "+other, sign(t, q.method, q.private, ""))
 			}
 		}
-		// The public key is no secret: whoever takes it for the key of HS256 lets everybody in.
+		// The public key is no secret: a server that takes it for the key of HS256 lets everybody in.
 		refuses(t, tokens, name+" as the secret of HS256", sign(t, jwt.SigningMethodHS256, public, ""))
 		refuses(t, tokens, name+" and none", sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, ""))
 	}

@@ -6,7 +6,7 @@ import (
 	"jobprogress/internal/job"
 )
 
-// BenchmarkUnwatched is what a replica pays for a notification of a job that nobody watches there.
+// BenchmarkUnwatched is what a replica pays for a notification of a job that is unwatched there.
 func BenchmarkUnwatched(b *testing.B) {
 	h := liveHub()
 	for b.Loop() {

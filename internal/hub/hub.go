@@ -39,7 +39,7 @@ type Hub struct {
 	changed chan struct{} // closed when table or status changes
 }
 
-// Status says whether the bus is live.
+// Status is whether the bus is live, and why not.
 type Status struct {
 	Live   bool
 	Proven bool   // it has been live since the start

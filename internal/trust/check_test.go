@@ -71,7 +71,7 @@ func (one *view) checkSight(h *history, i int) string {
 		return one.checkItem(h, s)
 	case "deleted":
 		if !h.deleted[one.job] {
-			return "it saw a deletion that nobody tried"
+			return "it saw a deletion that was not tried"
 		}
 	case "404", "removed":
 		others := len(h.owners[one.job])
@@ -159,7 +159,7 @@ func (one *view) checkCarried(h *history, seq int64) string {
 		}
 	}
 	if w != nil && w.job == one.job && w.outcome != aborted && w.outcome != overtaken {
-		return "" // whoever owns the job now may see its error
+		return "" // the present owner may see its error
 	}
 	return one.checkWrite(h, seq)
 }
